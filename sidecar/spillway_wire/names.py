@@ -1,0 +1,54 @@
+"""Names that both sides must agree on: headers, paths, request types, outcomes."""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+DISCOVERY_PATH: Final = "/v1/discovery"
+TOKEN_AUDIENCE: Final = "spillway"
+
+# Between proxies. A client's own `x-spillway-*` headers never pass as ours.
+HEADER_PREFIX: Final = "x-spillway-"
+HEADER_REASON: Final = "x-spillway-reason"
+HEADER_ADMISSION: Final = "x-spillway-admission"
+HEADER_DEADLINE: Final = "x-spillway-deadline"  # milliseconds left, decided by the router
+HEADER_TOKENS: Final = "x-spillway-prompt-tokens"  # the router's estimate
+HEADER_REQUEST_ID: Final = "x-request-id"
+HEADER_LOAD: Final = "endpoint-load-metrics"
+HEADER_LOAD_FORMAT: Final = "endpoint-load-metrics-format"
+
+
+class RequestType(enum.StrEnum):
+    """What a request asks of a model; a backend's capabilities are a set of these."""
+
+    CHAT = "Chat"
+    COMPLETIONS = "Completions"
+    EMBEDDINGS = "Embeddings"
+
+
+class Provider(enum.StrEnum):
+    """What kind of engine or service a backend is: which metrics it has and how it is asked."""
+
+    VLLM = "VLLM"
+    SGLANG = "SGLang"
+    TGI = "TGI"
+    TRTLLM = "TRTLLM"
+    TRITON = "Triton"
+    LLAMACPP = "LlamaCpp"
+    OPENAI_COMPATIBLE = "OpenAICompatible"
+
+
+class Role(enum.StrEnum):
+    """What a proxy process does: `sidecar` has a route and an inbound listener, `gateway` the route listener only."""
+
+    SIDECAR = "sidecar"
+    GATEWAY = "gateway"
+
+
+class Admission(enum.StrEnum):
+    """What an inbound listener answers at once, in an interim response."""
+
+    ADMITTED = "admitted"
+    QUEUED = "queued"
+    REFUSED = "refused"
