@@ -6,7 +6,7 @@ import enum
 from typing import Final
 
 DISCOVERY_PATH: Final = "/v1/discovery"
-TOKEN_AUDIENCE: Final = "spillway"
+TOKEN_AUDIENCE: Final = "spillway"  # noqa: S105 - an audience, not a secret
 
 # Between proxies. A client's own `x-spillway-*` headers never pass as ours.
 HEADER_PREFIX: Final = "x-spillway-"
