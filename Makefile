@@ -1,0 +1,58 @@
+# Every command of the project. `make run` and `make test` do all of their own set-up, in .venv.
+
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header pyproject.toml
+EXAMPLE ?= examples/quickstart
+
+.PHONY: help run test check format crds bench bench-stream bench-profile lock clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
+
+run: .venv/run.stamp  ## installs, then the whole system on this machine (EXAMPLE=folder for another than the quickstart)
+	@exec $(BIN)/spillway run $(EXAMPLE)
+
+test: check  ## installs, then the linters and every test
+	$(BIN)/python -m pytest --cov
+
+check: .venv/dev.stamp  ## installs, then the linters: style, types, import rules, generated files
+	$(BIN)/ruff check --quiet
+	$(BIN)/ruff format --check --quiet
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m spillway_operator.api.crdgen --check
+
+format: .venv/dev.stamp  ## rewrites the code in the project's style
+	$(BIN)/ruff check --fix --quiet
+	$(BIN)/ruff format --quiet
+
+crds: .venv/dev.stamp  ## writes crds/*.yaml from the models
+	$(BIN)/python -m spillway_operator.api.crdgen
+
+bench: .venv/run.stamp  ## our proxy against others, side by side (ARGS=--quick for a first look)
+	$(BIN)/python -m bench $(ARGS)
+
+bench-stream: .venv/run.stamp  ## the configuration stream at 1,000 proxies and 2,000 endpoints
+	$(BIN)/python -m bench.stream $(ARGS)
+
+bench-profile: .venv/run.stamp  ## where our proxy's time goes under load
+	$(BIN)/python -m bench.profile $(ARGS)
+
+lock: .venv/dev.stamp  ## writes requirements/*.lock anew (ARGS=--upgrade for later versions)
+	$(LOCK) --extra cli --extra build $(ARGS) -o requirements/run.lock
+	$(LOCK) --extra dev $(ARGS) -o requirements/dev.lock
+
+clean:  ## removes what the commands made
+	rm -rf .venv .spillway bench/out .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or later with venv and pip is needed (Debian: apt install python3-venv); or name one: make PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/%.stamp: requirements/%.lock pyproject.toml | .venv/bin/python
+	$(PIP) install --quiet --require-hashes -r $<
+	$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
