@@ -7,6 +7,7 @@ subscribers, and a proxy decodes each by itself so that an error names the resou
 
 from __future__ import annotations
 
+import enum
 from typing import Annotated
 
 import msgspec
@@ -46,6 +47,19 @@ class Ack(Struct, frozen=True, tag="ack"):
 
     version: Version
     nonce: Version
+
+
+class FaultReason(enum.StrEnum):
+    """Why a snapshot is refused. A reader takes reasons that it does not know as text."""
+
+    UNDECODABLE = "Undecodable"  # not a resource, or a value out of its bounds
+    DUPLICATE = "Duplicate"  # two of what must be unique: a resource, rule or endpoint id
+    DANGLING_REFERENCE = "DanglingReference"
+    MODEL_CLAIMED_TWICE = "ModelClaimedTwice"  # by two routes of one namespace
+    STALE_EPOCH = "StaleEpoch"  # from a leader older than one that was heard already
+    BASE_MISMATCH = "BaseMismatch"  # changes to a version that is not in force; the operator answers with a full update
+    ENDPOINTS_LOST = "EndpointsLost"  # more than half of a cluster gone without a word
+    REJECTED = "Rejected"  # the proxy could not put it into force
 
 
 class Fault(Struct, frozen=True):
@@ -104,7 +118,12 @@ class ResourceName(Struct, frozen=True):
 
 
 class Update(Struct, frozen=True, tag="update"):
-    """Snapshot change. `full`: `resources` is everything; otherwise changed ones, with `removed` gone. `routers`: live route listeners."""
+    """Snapshot change. `full`: `resources` is everything; otherwise the ones that changed since `base`, with `removed` gone.
+
+    `settled` belongs to a full update: the operator has watched for long enough to vouch that what it does not list is gone
+    on purpose. Without it, a full update counts like any other when it takes away more than half of a cluster.
+    `routers`: live route listeners.
+    """
 
     version: Version
     nonce: Version
@@ -112,7 +131,9 @@ class Update(Struct, frozen=True, tag="update"):
     resources: tuple[msgspec.Raw, ...] = ()
     removed: tuple[ResourceName, ...] = ()
     removed_endpoints: tuple[EndpointRemoval, ...] = ()
+    base: Version | None = None
     full: bool = False
+    settled: bool = False
     routers: Annotated[int, Meta(ge=1)] = 1
 
 
