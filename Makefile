@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
-LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header pyproject.toml
+LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header
 EXAMPLE ?= examples/quickstart
 
 .PHONY: help run test check format crds bench bench-stream bench-profile lock clean
@@ -42,8 +42,9 @@ bench-profile: .venv/run.stamp  ## where our proxy's time goes under load
 	$(BIN)/python -m bench.profile $(ARGS)
 
 lock: .venv/dev.stamp  ## writes requirements/*.lock anew (ARGS=--upgrade for later versions)
-	$(LOCK) --extra cli --extra build $(ARGS) -o requirements/run.lock
-	$(LOCK) --extra dev $(ARGS) -o requirements/dev.lock
+	$(LOCK) pyproject.toml --extra cli --extra build $(ARGS) -o requirements/run.lock
+	$(LOCK) pyproject.toml --extra dev $(ARGS) -o requirements/dev.lock
+	for one in requirements/*.in; do $(LOCK) $$one --python-version 3.11 $(ARGS) -o $${one%.in}.lock || exit; done
 
 clean:  ## removes what the commands made
 	rm -rf .venv .spillway bench/out .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
