@@ -64,7 +64,7 @@ def encode(resource: Resource, previous: Mapping[ResourceKey, EncodedResource]) 
     """The resource encoded, or the encoding in `previous` when that holds an equal one."""
     key = key_of(resource)
     known = previous.get(key)
-    if known is not None and known.resource == resource:
+    if known is not None and (known.resource is resource or known.resource == resource):
         return known
     data = encode_resource(resource)
     return EncodedResource(key=key, resource=resource, data=data, hash=content_hash(data))

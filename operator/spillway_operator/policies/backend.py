@@ -1,0 +1,103 @@
+"""Conditions of a ModelBackend, each one function of the facts.
+
+An endpoint behind a sidecar is ready when that sidecar is connected, says that its engine is up and does not drain; without
+its report it is not called ready, although proxies have it in their snapshot and judge for themselves. An endpoint that
+nobody of ours watches (external, a Service) is taken for ready until proxies say otherwise.
+"""
+
+from __future__ import annotations
+
+from spillway_operator.policies import reasons
+from spillway_operator.policies.conditions import Decision, Verdict, names
+from spillway_operator.policies.facts import BackendFacts, EndpointFacts
+
+MIN_REQUESTS_TO_JUDGE = 5
+FAILING_RATIO = 0.5
+
+
+def decide(facts: BackendFacts) -> tuple[Decision, ...]:
+    """All conditions, in the order they are shown."""
+    return (accepted(facts), ready(facts), reachable(facts), saturated(facts))
+
+
+def endpoint_ready(endpoint: EndpointFacts) -> bool:
+    """Whether requests can go there, as far as the operator knows."""
+    if endpoint.draining:
+        return False
+    return not endpoint.inbound or (endpoint.connected and endpoint.engine_up is True)
+
+
+def ready_count(facts: BackendFacts) -> int:
+    """How many endpoints are ready; none while a proxy complains or the backend is not in use."""
+    if not facts.usable:
+        return 0
+    return sum(endpoint_ready(endpoint) for endpoint in facts.endpoints)
+
+
+def accepted(facts: BackendFacts) -> Decision:
+    """Whether the document is good and may be used."""
+    if facts.invalid is not None:
+        return Decision(reasons.ACCEPTED, Verdict.FALSE, reasons.INVALID, facts.invalid)
+    if facts.refused_host is not None:
+        return Decision(reasons.ACCEPTED, Verdict.FALSE, reasons.HOST_NOT_ALLOWED, facts.refused_host)
+    if facts.failure is not None:
+        return Decision(reasons.ACCEPTED, Verdict.FALSE, reasons.RECONCILE_FAILED, facts.failure)
+    return Decision(reasons.ACCEPTED, Verdict.TRUE, reasons.ACCEPTED, "The backend is in use")
+
+
+def ready(facts: BackendFacts) -> Decision:
+    """Whether at least one endpoint takes requests and no proxy is hindered."""
+    if not facts.usable:
+        return Decision(reasons.READY, Verdict.FALSE, reasons.NOT_ACCEPTED, "See the Accepted condition")
+    if facts.complaints:
+        first = facts.complaints[0]
+        who = names(complaint.node for complaint in facts.complaints)
+        return Decision(reasons.READY, Verdict.FALSE, first.reason, f"{first.message} (said by {who})")
+    total = len(facts.endpoints)
+    if not total:
+        return Decision(reasons.READY, Verdict.FALSE, reasons.NO_ENDPOINTS, "The backend has no endpoints")
+    count = ready_count(facts)
+    text = f"{count} of {total} endpoints ready"
+    if not count:
+        missing = names(endpoint.id for endpoint in facts.endpoints)
+        return Decision(reasons.READY, Verdict.FALSE, reasons.NO_READY_ENDPOINT, f"{text}; waiting for {missing}")
+    return Decision(reasons.READY, Verdict.TRUE, reasons.ENDPOINTS_READY, text)
+
+
+def reachable(facts: BackendFacts) -> Decision:
+    """Whether engines answer: by what sidecars say, or by how requests fare where nobody of ours stands."""
+    watched = [endpoint for endpoint in facts.endpoints if endpoint.inbound]
+    if not watched:
+        return _by_traffic(facts)
+    connected = [endpoint for endpoint in watched if endpoint.connected]
+    if not connected:
+        away = names(endpoint.id for endpoint in watched)
+        return Decision(reasons.REACHABLE, Verdict.UNKNOWN, reasons.SIDECAR_AWAY, f"No sidecar is connected of {away}")
+    up = [endpoint for endpoint in connected if endpoint.engine_up]
+    if up:
+        return Decision(reasons.REACHABLE, Verdict.TRUE, reasons.ENGINES_UP, f"{len(up)} of {len(watched)} engines answer")
+    down = [endpoint.id for endpoint in connected if endpoint.engine_up is False]
+    if down:
+        return Decision(reasons.REACHABLE, Verdict.FALSE, reasons.ENGINE_DOWN, f"The engine does not answer at {names(down)}")
+    return Decision(reasons.REACHABLE, Verdict.UNKNOWN, reasons.LOAD_UNKNOWN, "No sidecar has reported lately")
+
+
+def _by_traffic(facts: BackendFacts) -> Decision:
+    if facts.recent_requests < MIN_REQUESTS_TO_JUDGE:
+        return Decision(reasons.REACHABLE, Verdict.UNKNOWN, reasons.NO_TRAFFIC, "Too few requests lately to tell")
+    # Whole tens, so that the message does not change with every report.
+    if facts.error_ratio >= FAILING_RATIO:
+        percent = round(facts.error_ratio * 10) * 10
+        text = f"About {percent} % of the recent requests failed"
+        return Decision(reasons.REACHABLE, Verdict.FALSE, reasons.REQUESTS_FAIL, text)
+    return Decision(reasons.REACHABLE, Verdict.TRUE, reasons.REQUESTS_SUCCEED, "Recent requests were answered")
+
+
+def saturated(facts: BackendFacts) -> Decision:
+    """Whether the backend is over the bound; once over, it is so until the pressure is below `low_pressure`."""
+    if facts.pressure is None:
+        return Decision(reasons.SATURATED, Verdict.UNKNOWN, reasons.LOAD_UNKNOWN, "No fresh load report")
+    bound = facts.low_pressure if facts.was_saturated else 1.0
+    if facts.pressure > bound:
+        return Decision(reasons.SATURATED, Verdict.TRUE, reasons.OVER_BOUND, "Requests wait, or nearly all slots are taken")
+    return Decision(reasons.SATURATED, Verdict.FALSE, reasons.BELOW_BOUND, "There is room")

@@ -1,0 +1,112 @@
+"""What is gathered before conditions are decided: plain values, no models, no clock."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from spillway_wire.messages import Fault
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointFacts:
+    """One endpoint of a backend."""
+
+    id: str
+    inbound: bool  # a sidecar stands before it
+    connected: bool = False  # ... and that sidecar is on the stream
+    engine_up: bool | None = None  # as it last said; None: it has not reported, or long ago
+    draining: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """Why one proxy can send nothing to a backend."""
+
+    node: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class BackendFacts:
+    """Everything the backend's conditions are decided from."""
+
+    endpoints: tuple[EndpointFacts, ...] = ()
+    external: bool = False
+    invalid: str | None = None  # what is wrong with the latest document
+    refused_host: str | None = None  # why the external URL is not allowed
+    failure: str | None = None  # the exception of the last attempt to reconcile it
+    complaints: tuple[Complaint, ...] = ()
+    pressure: float | None = None
+    was_saturated: bool = False
+    low_pressure: float = 0.7  # where saturation ends
+    recent_requests: int = 0
+    error_ratio: float = 0.0
+
+    @property
+    def usable(self) -> bool:
+        """Whether the operator puts it into snapshots."""
+        return self.refused_host is None and self.failure is None
+
+
+class RefState(enum.StrEnum):
+    """How a backend reference resolves."""
+
+    RESOLVED = "resolved"
+    NOT_FOUND = "not found"
+    NOT_ACCEPTED = "not accepted"
+
+
+@dataclass(frozen=True, slots=True)
+class RefFacts:
+    """One backend reference of a rule."""
+
+    backend: str  # its name, without the namespace
+    state: RefState
+    ready: bool = False
+    priority: int = 0
+    weight: float = 1.0  # effective
+
+
+@dataclass(frozen=True, slots=True)
+class RuleFacts:
+    """One rule."""
+
+    name: str
+    refs: tuple[RefFacts, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """A model that an older route of the namespace holds."""
+
+    model: str
+    holder: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRefusal:
+    """A proxy that refuses this route's content, and the fault it names."""
+
+    node: str
+    fault: Fault
+
+
+@dataclass(frozen=True, slots=True)
+class RouteFacts:
+    """Everything the route's conditions are decided from."""
+
+    rules: tuple[RuleFacts, ...] = ()
+    invalid: str | None = None
+    failure: str | None = None
+    conflicts: tuple[Conflict, ...] = ()
+    synced: tuple[str, ...] = ()  # connected proxies that run the current content
+    lagging: tuple[str, ...] = ()
+    refusals: tuple[NodeRefusal, ...] = ()
+    was_ready: bool = False
+
+    @property
+    def usable(self) -> bool:
+        """Whether the operator puts it into snapshots."""
+        return not self.conflicts and self.failure is None

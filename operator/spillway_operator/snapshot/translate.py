@@ -1,0 +1,89 @@
+"""Resources as users declare them -> resources as proxies take them. One to one, defaults filled in, durations in seconds."""
+
+from __future__ import annotations
+
+from spillway_operator.api import ModelBackend, ModelRoute, ObjectKey, RouteRule
+from spillway_operator.api.backend import External as DeclaredExternal
+from spillway_operator.api.route import Match as DeclaredMatch
+from spillway_wire import snapshot as wire
+
+
+def wire_name(key: ObjectKey) -> str:
+    """The name of a route or cluster in snapshots: `namespace/name`."""
+    return f"{key.namespace}/{key.name}"
+
+
+def cluster_of(backend: ModelBackend) -> wire.Cluster:
+    """The cluster that a backend is to proxies."""
+    spec = backend.spec
+    health = spec.effective_health
+    return wire.Cluster(
+        name=wire_name(backend.key),
+        provider=spec.provider,
+        model=spec.model,
+        capabilities=spec.capabilities,
+        limits=wire.Limits(max_concurrency=spec.limits.max_concurrency, max_queue=spec.effective_max_queue),
+        health=wire.Health()
+        if health is None
+        else wire.Health(path=health.path, interval_seconds=health.interval.seconds, timeout_seconds=health.timeout.seconds),
+        external=None if spec.external is None else _external(spec.external),
+    )
+
+
+def _external(external: DeclaredExternal) -> wire.External:
+    address = external.address
+    secret = external.auth.secret_ref if external.auth is not None else None
+    return wire.External(
+        host=address.host,
+        port=address.port,
+        tls=address.tls,
+        path_prefix=address.path_prefix,
+        auth=None if secret is None else wire.SecretKeyRef(name=secret.name, key=secret.key),
+    )
+
+
+def external_endpoint(cluster: wire.Cluster) -> wire.Endpoint | None:
+    """The one endpoint of an external cluster: its own host."""
+    if cluster.external is None:
+        return None
+    return wire.Endpoint(id=f"{cluster.name}/external", host=cluster.external.host, port=cluster.external.port)
+
+
+def route_of(route: ModelRoute) -> wire.Route:
+    """The route with every backend that it names, whether there is one or not: `assemble` leaves out what does not resolve."""
+    spec = route.spec
+    namespace = route.metadata.namespace
+    return wire.Route(
+        name=wire_name(route.key),
+        models=spec.models,
+        rules=tuple(_rule(rule, namespace) for rule in spec.rules),
+        generation=route.metadata.generation,
+        timeouts=wire.Timeouts(
+            first_token_seconds=spec.timeouts.first_token.seconds,
+            stream_idle_seconds=spec.timeouts.stream_idle.seconds,
+            request_seconds=spec.timeouts.request.seconds,
+        ),
+        retries=wire.Retries(max_attempts=spec.retries.max_attempts, budget_percent=spec.retries.budget_percent),
+    )
+
+
+def _rule(rule: RouteRule, namespace: str) -> wire.Rule:
+    return wire.Rule(
+        name=rule.name,
+        matches=tuple(_match(match) for match in rule.matches),
+        backends=tuple(
+            wire.BackendRef(
+                cluster=f"{namespace}/{ref.name}", priority=ref.priority, weight=ref.weight, model_override=ref.model_name_override
+            )
+            for ref in rule.backend_refs
+        ),
+    )
+
+
+def _match(match: DeclaredMatch) -> wire.Match:
+    tokens = match.prompt_tokens
+    return wire.Match(
+        request_types=match.request_types,
+        headers=tuple(wire.HeaderMatch(name=header.name, value=header.value) for header in match.headers),
+        prompt_tokens=None if tokens is None else wire.TokenRange(min=tokens.min, max=tokens.max),
+    )
