@@ -193,7 +193,9 @@ class Engine:
             if not waiting:
                 return
             at = max(at, waiting[0].arrived_at)
-        while waiting and waiting[0].arrived_at <= at and self._fits(waiting[0]):
+        # Whoever arrives at the very moment at which a step begins joins the next, as if that step had begun before the arrival
+        # was known: the times are then the same however rarely `advance` is called.
+        while waiting and (waiting[0].arrived_at < at or not self._running) and self._fits(waiting[0]):
             sequence = waiting.popleft()
             self._running[sequence.request_id] = sequence
             self._reserved_tokens += sequence.need
