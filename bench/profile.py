@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -36,12 +37,12 @@ def functions(stacks: Path) -> str:
     total = 0
     for line in stacks.read_text().splitlines():
         stack, _, count = line.rpartition(" ")
-        frames = [frame.rpartition(":")[0] or frame for frame in stack.split(";")]
+        frames = [re.sub(r":\d+\)$", ")", frame) for frame in stack.split(";")]
         total += int(count)
         own[frames[-1]] += int(count)
         for frame in set(frames):
             whole[frame] += int(count)
-    percent = f"{{:.1f}} %".format
+    percent = "{:.1f} %".format
     rows = (
         [(name, percent(100 * count / total), percent(100 * whole[name] / total)) for name, count in own.most_common(TOP)]
         if total
