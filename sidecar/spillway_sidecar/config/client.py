@@ -1,0 +1,286 @@
+"""The proxy's side of the stream over aiohttp: connects, reads, writes, and comes back.
+
+Start: the last good snapshot goes in force at once, then the stream corrects it; a proxy that finds no operator serves
+within the time that reading a file takes. After that one loop holds one connection: hello, then the operator's frames in
+order, each answered before the next is read. A second task writes reports from the outbox as they come; neither can hold up
+the data path, which only calls `send_report`.
+
+The operator pings; a connection that brings nothing for `silence_seconds` is given up. Proxies from the environment, cookies
+and redirects are not followed: the operator is one address that was given. The snapshot is written to disk by a task of its
+own, at most once a second, in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from random import Random
+from types import SimpleNamespace
+from typing import Any, Final
+
+import aiohttp
+
+from spillway_sidecar.config.backoff import delay_seconds
+from spillway_sidecar.config.last_good import LastGoodRefusedError, LastGoodStore
+from spillway_sidecar.config.outbox import Outbox
+from spillway_sidecar.config.snapshot import Snapshot
+from spillway_sidecar.config.stream import BadFrameError, Stream
+from spillway_wire.messages import MAX_FRAME_FROM_OPERATOR_BYTES, Bye, Node, Report, encode
+from spillway_wire.names import DISCOVERY_PATH
+
+_log = logging.getLogger(__name__)
+
+_TEXT: Final = aiohttp.WSMsgType.TEXT
+_Socket = aiohttp.ClientWebSocketResponse[bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """Seconds for each wait."""
+
+    connect_seconds: float = 5.0
+    silence_seconds: float = 15.0  # three pings missed
+    send_seconds: float = 10.0
+    close_seconds: float = 1.0
+    save_seconds: float = 1.0  # between two writes of the last good snapshot
+
+
+class RedirectedError(aiohttp.ClientError):
+    """The operator's address answered with a redirect."""
+
+
+class DiscoveryClient:
+    """Holds the stream to the operator at `url`. `apply` puts a snapshot in force, and raises to refuse it.
+
+    `clock`: monotonic seconds. `token`: a bearer token read anew for each connection, where the operator asks for one.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        node: Node,
+        apply: Callable[[Snapshot], None],
+        set_routers: Callable[[int], None],
+        last_good: LastGoodStore | None,
+        rng: Random,
+        clock: Callable[[], float],
+        *,
+        deadlines: Deadlines | None = None,
+        token: Callable[[], str] | None = None,
+    ) -> None:
+        self._url = url.rstrip("/") + DISCOVERY_PATH
+        self._node = node
+        self._last_good = last_good
+        self._rng = rng
+        self._clock = clock
+        self._deadlines = deadlines or Deadlines()
+        self._token = token
+        self._stream = Stream(node, apply, set_routers)
+        self._outbox = Outbox(node.boot_id)
+        self._report_waits = asyncio.Event()
+        self._unsaved = asyncio.Event()
+        self._saved_version: str | None = None
+        self._started_from: str = "nothing"
+        self._draining: Bye | None = None
+        self._socket: _Socket | None = None
+        self._connected_at: float | None = None
+        self._contacted = False
+        self._failures = 0
+        self._counts: Counter[str] = Counter()
+        self._last_error = ""
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """The snapshot in force."""
+        return self._stream.snapshot
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a snapshot."""
+        return self._stream.snapshot is not None
+
+    @property
+    def connected(self) -> bool:
+        """Whether the stream is up."""
+        return self._socket is not None
+
+    def send_report(self, report: Report) -> None:
+        """Leave a report for the operator. Never waits: one that cannot leave yet is merged with the next."""
+        self._outbox.put(report)
+        self._report_waits.set()
+
+    async def drain(self, reason: str) -> None:
+        """Tell the operator that this proxy takes nothing new; the stream stays up, and says so again after a reconnect."""
+        self._draining = Bye(reason=reason[:320])
+        socket = self._socket
+        if socket is not None:
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
+                await self._send(socket, encode(self._draining))
+
+    async def run(self) -> None:
+        """Serves until cancelled. Cancellation closes the stream and leaves the newest snapshot on disk."""
+        await self._start_from_disk()
+        saver = asyncio.create_task(self._save_on_change(), name="last-good")
+        try:
+            async with self._session() as session:
+                while True:
+                    await self._connection(session)
+                    await asyncio.sleep(delay_seconds(self._failures, contacted=self._contacted, rng=self._rng))
+                    self._failures += 1
+        finally:
+            saver.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await saver
+            await asyncio.shield(asyncio.to_thread(self._save))
+
+    # The snapshot on disk.
+
+    async def _start_from_disk(self) -> None:
+        if self._last_good is None:
+            return
+        try:
+            snapshot = await asyncio.to_thread(self._last_good.load)
+        except LastGoodRefusedError as error:
+            self._started_from = str(error.reason)
+            _log.info("config: no last good snapshot: %s", error)
+            return
+        if self._stream.restore(snapshot):
+            self._started_from = snapshot.version
+            self._saved_version = snapshot.version
+            _log.info("config: serving from the last good snapshot %s", snapshot.version)
+
+    async def _save_on_change(self) -> None:
+        while True:
+            await self._unsaved.wait()
+            await asyncio.sleep(self._deadlines.save_seconds)
+            self._unsaved.clear()
+            await asyncio.to_thread(self._save)
+
+    def _save(self) -> None:
+        snapshot = self._stream.snapshot
+        if self._last_good is None or snapshot is None or snapshot.version == self._saved_version:
+            return
+        try:
+            self._last_good.save(snapshot)
+        except OSError as error:
+            self._counts["save_errors"] += 1
+            _log.warning("config: the last good snapshot was not saved: %s", error)
+        else:
+            self._saved_version = snapshot.version
+            self._counts["saves"] += 1
+
+    # The connection.
+
+    def _session(self) -> aiohttp.ClientSession:
+        tracing = aiohttp.TraceConfig()
+        tracing.on_request_redirect.append(_refuse_redirect)
+        return aiohttp.ClientSession(
+            trust_env=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._deadlines.connect_seconds),
+            trace_configs=[tracing],
+        )
+
+    async def _connection(self, session: aiohttp.ClientSession) -> None:
+        """One connection from the first byte to the last, however it ends."""
+        try:
+            async with self._connect(session) as socket:
+                self._counts["connections"] += 1
+                await self._converse(socket)
+        except (aiohttp.ClientError, TimeoutError, OSError, BadFrameError) as error:
+            self._last_error = f"{type(error).__name__}: {error}"[:300]
+            self._counts["failures"] += 1
+            log = _log.info if self._failures else _log.warning
+            log("config: stream to %s: %s", self._url, self._last_error)
+
+    @contextlib.asynccontextmanager
+    async def _connect(self, session: aiohttp.ClientSession) -> AsyncIterator[_Socket]:
+        headers = {"Authorization": f"Bearer {self._token()}"} if self._token is not None else {}
+        async with asyncio.timeout(self._deadlines.connect_seconds):
+            socket: _Socket = await session.ws_connect(
+                self._url,
+                headers=headers,
+                max_msg_size=MAX_FRAME_FROM_OPERATOR_BYTES,
+                compress=0,
+                autoping=True,
+                decode_text=False,
+                timeout=aiohttp.ClientWSTimeout(ws_close=self._deadlines.close_seconds),
+            )
+        try:
+            yield socket
+        finally:
+            await socket.close()
+
+    async def _converse(self, socket: _Socket) -> None:
+        await self._send(socket, self._stream.hello())
+        if self._draining is not None:
+            await self._send(socket, encode(self._draining))
+        self._socket = socket
+        self._connected_at = self._clock()
+        writer = asyncio.create_task(self._write_reports(socket), name="report-writer")
+        try:
+            await self._read(socket)
+        finally:
+            self._socket = self._connected_at = None
+            writer.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await writer
+
+    async def _read(self, socket: _Socket) -> None:
+        while True:
+            async with asyncio.timeout(self._deadlines.silence_seconds):
+                message = await socket.receive()
+            if message.type is not _TEXT:
+                self._last_error = f"closed: {socket.close_code} {message.extra or ''}".strip()
+                return
+            before = self._stream.snapshot
+            answer = self._stream.receive(message.data)
+            self._contacted, self._failures = True, 0
+            if self._stream.snapshot is not before:
+                self._unsaved.set()
+            if answer is not None:
+                await self._send(socket, answer)
+
+    async def _write_reports(self, socket: _Socket) -> None:
+        """A connection that does not take reports is cut; the reader sees it closed."""
+        try:
+            while True:
+                await self._report_waits.wait()
+                self._report_waits.clear()
+                for frame in self._outbox.take():
+                    await self._send(socket, frame)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            self._last_error = f"{type(error).__name__}: {error}"[:300]
+            await socket.close()
+
+    async def _send(self, socket: _Socket, frame: bytes) -> None:
+        async with asyncio.timeout(self._deadlines.send_seconds):
+            await socket.send_frame(frame, _TEXT)
+
+    def info(self) -> dict[str, Any]:
+        """The stream's state, what started it, and counters."""
+        return {
+            "url": self._url,
+            "connected": self.connected,
+            "connected_seconds": None if self._connected_at is None else round(self._clock() - self._connected_at, 3),
+            "draining": self._draining is not None,
+            "started_from": self._started_from,
+            "saved_version": self._saved_version,
+            "failures_in_a_row": self._failures,
+            "last_error": self._last_error,
+            "counts": dict(self._counts),
+            "outbox": self._outbox.info(),
+            **self._stream.info(),
+        }
+
+
+async def _refuse_redirect(
+    _session: aiohttp.ClientSession, _context: SimpleNamespace, params: aiohttp.TraceRequestRedirectParams
+) -> None:
+    params.response.close()
+    raise RedirectedError(f"the operator's address redirects ({params.response.status})")
