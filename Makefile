@@ -23,14 +23,14 @@ check: .venv/dev.stamp  ## installs, then the linters: style, types, import rule
 	$(BIN)/ruff format --check --quiet
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/python -m spillway_operator.api.crdgen --check
+	$(BIN)/python -m spillway_operator.api.crdgen crds --check
 
 format: .venv/dev.stamp  ## rewrites the code in the project's style
 	$(BIN)/ruff check --fix --quiet
 	$(BIN)/ruff format --quiet
 
 crds: .venv/dev.stamp  ## writes crds/*.yaml from the models
-	$(BIN)/python -m spillway_operator.api.crdgen
+	$(BIN)/python -m spillway_operator.api.crdgen crds
 
 bench: .venv/run.stamp  ## our proxy against others, side by side (ARGS=--quick for a first look)
 	$(BIN)/python -m bench $(ARGS)
