@@ -15,21 +15,21 @@ from spillway_sidecar.engines.exposition import read_samples
 
 
 @dataclass(frozen=True, slots=True)
-class DcgmLoad:
-    """Mean utilisation of the pod's GPUs and the share of their memory in use. None is unknown."""
+class GpuLoad:
+    """Mean utilisation of a pod's GPUs and the share of their memory in use, from whatever source. None is unknown."""
 
     utilization_ratio: float | None = None
     memory_ratio: float | None = None
 
 
-def dcgm_load(exposition: bytes, namespace: str, pod: str) -> DcgmLoad:
+def dcgm_load(exposition: bytes, namespace: str, pod: str) -> GpuLoad:
     """The GPU load of the pod `namespace/pod`. Any bytes are accepted; none raise."""
     active = _of_pod(exposition, "DCGM_FI_PROF_GR_ENGINE_ACTIVE", namespace, pod)
     if not active:
         active = [percent / 100 for percent in _of_pod(exposition, "DCGM_FI_DEV_GPU_UTIL", namespace, pod)]
     used = _of_pod(exposition, "DCGM_FI_DEV_FB_USED", namespace, pod)
     free = _of_pod(exposition, "DCGM_FI_DEV_FB_FREE", namespace, pod)
-    return DcgmLoad(
+    return GpuLoad(
         utilization_ratio=sum(min(value, 1.0) for value in active) / len(active) if active else None,
         memory_ratio=_share(sum(used), sum(free)) if used and free else None,
     )

@@ -1,0 +1,222 @@
+"""Composition root of a proxy: settings, then parts, then run. The only place that owns the clock, randomness and environment."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import random
+import signal
+import ssl
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import msgspec
+from prometheus_client import CollectorRegistry
+
+from spillway_sidecar.admin import AdminPages, AdminServer
+from spillway_sidecar.config.client import DiscoveryClient
+from spillway_sidecar.config.last_good import LastGoodStore
+from spillway_sidecar.config.snapshot import Snapshot
+from spillway_sidecar.drain import drain
+from spillway_sidecar.proxy.downstream import Downstream
+from spillway_sidecar.proxy.route import RouteSite
+from spillway_sidecar.proxy.swap import Swapper
+from spillway_sidecar.proxy.sweep import run_sweeps
+from spillway_sidecar.secrets import SecretResolver
+from spillway_sidecar.settings import Settings, parse
+from spillway_sidecar.telemetry.accesslog import AccessLog
+from spillway_sidecar.telemetry.decisions import DecisionRing
+from spillway_sidecar.telemetry.exposition import TrafficCollector
+from spillway_wire.messages import Node
+from spillway_wire.names import Role
+from spillway_wire.snapshot import SecretKeyRef, encode_resource
+
+_LOG = logging.getLogger("spillway.sidecar")
+BACKLOG = 4096
+REFRESH_SECONDS = 2.0
+
+
+class Proxy:
+    """A proxy's parts, put together."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.clock = time.monotonic
+        self.boot_id = os.urandom(6).hex()
+        self.registry = CollectorRegistry()
+        self.decisions = DecisionRing(settings.decisions) if settings.decisions > 0 else None
+        self.access_log = AccessLog(settings.access_log) if settings.access_log else None
+        self.secrets = SecretResolver(environ=os.environ, directory=settings.secrets_dir, clock=self.clock)
+        self.route = RouteSite(
+            clock=self.clock,
+            id_prefix=f"{self.boot_id}-",
+            max_body_bytes=settings.max_body_bytes,
+            decisions=self.decisions,
+            access_log=self.access_log,
+            wall_clock=time.time,  # noqa: TID251 - the composition root
+            rng=random.Random(),  # noqa: S311 - spreads load, guards nothing
+        )
+        self.swapper = Swapper(self.route, self._credential, self._tls_context)
+        self._tls: ssl.SSLContext | None = None
+        self.client = self._discovery()
+        self.admin = AdminServer(
+            AdminPages(ready=self._ready, registry=self.registry, config=self._config, info=self.info, explain=self._explain),
+            settings.admin_host,
+            settings.admin_port,
+        )
+        if settings.metrics:
+            self.registry.register(TrafficCollector(self.route.stats, self._gauges))
+
+    # --- parts
+
+    def _discovery(self) -> DiscoveryClient | None:
+        settings = self.settings
+        if settings.operator is None and settings.state_dir is None:
+            return None
+        node = Node(id=settings.node_id, role=settings.role, boot_id=self.boot_id, namespace=settings.namespace, pod=settings.pod, version="0.1.0")
+        last_good = None
+        if settings.state_dir is not None:
+            settings.state_dir.mkdir(parents=True, exist_ok=True)
+            last_good = LastGoodStore(settings.state_dir / "last-good.json", time.time)  # noqa: TID251
+        return DiscoveryClient(
+            settings.operator or "http://127.0.0.1:1", node, self.apply, self._set_routers, last_good, random.Random(), self.clock  # noqa: S311
+        )  # fmt: skip
+
+    def apply(self, snapshot: Snapshot) -> None:
+        """Puts a snapshot in force."""
+        self.swapper.swap(snapshot.version, snapshot.resources)
+
+    def _set_routers(self, routers: int) -> None:
+        self.route.routers = max(1, routers)
+
+    def _credential(self, cluster: str, ref: SecretKeyRef) -> str | None:
+        secret = self.secrets.resolve(cluster, ref)
+        return secret.reveal() if secret is not None else None
+
+    def _tls_context(self) -> ssl.SSLContext:
+        """For connections to external servers: verified, no older than TLS 1.2 since some providers have no more."""
+        if self._tls is None:
+            self._tls = ssl.create_default_context()
+            if self.settings.ca_file is not None:
+                self._tls.load_verify_locations(cafile=self.settings.ca_file)
+        return self._tls
+
+    # --- pages
+
+    def _ready(self) -> tuple[bool, str]:
+        if self.route.draining:
+            return False, "draining"
+        if self.route.table is None:
+            return False, "no snapshot yet"
+        return True, "ready"
+
+    def _config(self) -> object:
+        snapshot = self.client.snapshot if self.client is not None else None
+        if snapshot is None:
+            return None
+        resources = [msgspec.Raw(encode_resource(resource)) for _, resource in sorted(snapshot.resources.items())]
+        return {"version": snapshot.version, "epoch": snapshot.epoch, "resources": resources}
+
+    def _explain(self, request_id: str) -> object:
+        decision = self.decisions.find(request_id) if self.decisions is not None else None
+        return decision.as_dict() if decision is not None else None
+
+    def _gauges(self) -> dict[str, float]:
+        return {
+            "spillway_connections": len(self.route.connections),
+            "spillway_requests_in_flight": sum(budget.in_flight for budget in self.route.budgets.values()),
+            "spillway_routers": self.route.routers,
+        }
+
+    def info(self) -> dict[str, object]:
+        """State of all parts."""
+        return {
+            "node": self.settings.node_id,
+            "role": self.settings.role,
+            "bootId": self.boot_id,
+            "route": self.route.info(),
+            "config": self.client.info() if self.client is not None else None,
+            "secrets": self.secrets.info(),
+            "decisions": self.decisions.info() if self.decisions is not None else None,
+            "admin": self.admin.info(),
+        }
+
+    # --- life
+
+    async def run(self) -> None:
+        """Serves until SIGTERM or SIGINT, then drains."""
+        settings = self.settings
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        listeners = [await loop.create_server(lambda: Downstream(self.route), settings.host, settings.port, backlog=BACKLOG)]
+        await self.admin.start()
+        jobs = [run_sweeps(self.route), self._refresh()]
+        if self.client is not None:
+            jobs.append(self.client.run())
+        tasks = [loop.create_task(self._survive(job)) for job in jobs]
+        gc.collect()
+        gc.freeze()
+        _LOG.info("%s %s: routes on %s:%d, admin on %s:%d", settings.role, settings.node_id, settings.host, settings.port, settings.admin_host, self.admin.port)
+        await stop.wait()
+        _LOG.info("draining")
+        if self.client is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self.client.drain("terminating")
+        cut = await drain((self.route,), listeners, settings.drain_seconds, self.clock)
+        _LOG.info("drained, %d requests cut", cut)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.admin.stop()
+        if self.access_log is not None:
+            self.access_log.close()
+
+    async def _survive(self, job: Coroutine[Any, Any, None]) -> None:
+        """A part that fails is a defect; it is logged and ends the process rather than leaving it half alive."""
+        try:
+            await job
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            _LOG.exception("a part failed")
+            os._exit(70)
+
+    async def _refresh(self) -> None:
+        while True:
+            await asyncio.sleep(REFRESH_SECONDS)
+            self.swapper.refresh()
+
+
+def _runner(settings: Settings) -> Callable[[Coroutine[Any, Any, None]], None]:
+    if settings.uvloop:
+        try:
+            import uvloop  # noqa: PLC0415
+        except ImportError:
+            pass
+        else:
+            return uvloop.run
+    return asyncio.run
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one proxy."""
+    settings = parse(argv, os.environ)
+    logging.basicConfig(level=os.environ.get("SPILLWAY_LOG_LEVEL", "INFO"), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    try:
+        _runner(settings)(Proxy(settings).run())
+    except OSError as error:
+        _LOG.error("cannot start: %s", error.strerror or error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""Leaving without loss: stop taking new requests, finish those under way, then go.
+
+The order matters. Readiness fails first and the operator hears `bye`, so that nobody sends more; listeners close; idle
+connections close; replies under way are marked `connection: close`. What is not done by the deadline is cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from spillway_sidecar.proxy.downstream import Downstream
+
+POLL_SECONDS = 0.02
+
+
+class Drained(Protocol):
+    """A site that can be told to drain."""
+
+    draining: bool
+    connections: set[Downstream]
+
+
+def busy(sites: Iterable[Drained]) -> int:
+    """Requests under way."""
+    return sum(1 for site in sites for client in site.connections if client.exchange is not None)
+
+
+async def drain(sites: tuple[Drained, ...], listeners: Iterable[asyncio.Server], seconds: float, clock: Callable[[], float]) -> int:
+    """Drains for at most `seconds`; returns how many requests had to be cut."""
+    for site in sites:
+        site.draining = True
+    for listener in listeners:
+        listener.close()
+    for site in sites:
+        for client in tuple(site.connections):
+            if client.exchange is None:
+                client.close()
+    deadline = clock() + seconds
+    while busy(sites) and clock() < deadline:
+        await asyncio.sleep(POLL_SECONDS)
+    left = busy(sites)
+    for site in sites:
+        for client in tuple(site.connections):
+            if client.exchange is not None:
+                client.transport.abort()
+    return left

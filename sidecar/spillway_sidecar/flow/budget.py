@@ -1,0 +1,39 @@
+"""The retry budget: at most a share of the requests in flight may be retries, and one always may."""
+
+from __future__ import annotations
+
+
+class RetryBudget:
+    """Counts requests and retries in flight. A retry holds its place until its request ends."""
+
+    __slots__ = ("denied_total", "in_flight", "percent", "retrying", "spent_total")
+
+    def __init__(self, percent: int) -> None:
+        self.percent = percent
+        self.in_flight = 0
+        self.retrying = 0
+        self.spent_total = 0
+        self.denied_total = 0
+
+    def take(self) -> bool:
+        """Whether one more retry may start; it is counted if so."""
+        if self.percent == 0 or self.retrying >= max(1, self.in_flight * self.percent // 100):
+            self.denied_total += 1
+            return False
+        self.retrying += 1
+        self.spent_total += 1
+        return True
+
+    def give_back(self, retries: int) -> None:
+        """The request that took `retries` has ended."""
+        self.retrying -= retries
+
+    def info(self) -> dict[str, int]:
+        """The counts."""
+        return {
+            "in_flight": self.in_flight,
+            "retrying": self.retrying,
+            "percent": self.percent,
+            "spent_total": self.spent_total,
+            "denied_total": self.denied_total,
+        }

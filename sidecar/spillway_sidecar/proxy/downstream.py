@@ -1,0 +1,258 @@
+"""Reads requests from a client's connection and hands each, whole, to the site behind the listener.
+
+A request is read to its end before it is routed, since its body names the model. Requests on one connection are answered in
+order: what a client pipelines waits, unread beyond a bound, until the reply before it is out. Nothing here knows where
+requests go; a `Site` does. Slow heads and bodies are found by the sweep, which looks at `deadline`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Protocol
+
+from spillway_sidecar.proxy.errors import Outcome, Refusal, error_response, malformed
+from spillway_sidecar.proxy.framing import ChunkedBody, FramingError
+from spillway_sidecar.proxy.head import RequestHead, body_too_large, parse_request
+
+if TYPE_CHECKING:
+    from spillway_sidecar.proxy.exchange import Exchange
+
+WRITE_HIGH_BYTES = 64 * 1024
+PIPELINE_BYTES = 64 * 1024
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_NONE = b""
+
+
+class Site(Protocol):
+    """What stands behind a listener."""
+
+    clock: Any
+    connections: set[Downstream]
+    max_body_bytes: int
+    head_seconds: float
+    body_seconds: float
+    body_bytes_per_second: float
+    idle_seconds: float
+    draining: bool
+
+    def precheck(self, head: RequestHead) -> None:
+        """Raises `Refusal` for what can be refused by its head alone, before a long body is read."""
+
+    def handle(self, client: Downstream, head: RequestHead, body: bytes) -> None:
+        """Takes one request. Answers through `client`, or sets `client.exchange` and answers later. May raise `Refusal`."""
+
+    def refused(self, refusal: Refusal) -> None:
+        """Counts a refusal."""
+
+
+class Downstream(asyncio.Protocol):
+    """One client connection."""
+
+    __slots__ = ("_body_since", "_buffer", "_chunked", "_closing", "_head", "_pieces", "_read", "deadline", "exchange", "site", "transport")
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.transport: asyncio.Transport = None  # type: ignore[assignment]
+        self.exchange: Exchange | None = None
+        self.deadline = 0.0  # 0: the exchange has its own
+        self._buffer = _NONE
+        self._head: RequestHead | None = None
+        self._pieces: list[bytes] | None = None
+        self._chunked: ChunkedBody | None = None
+        self._read = 0
+        self._body_since = 0.0
+        self._closing = False
+
+    # --- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+        self.transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
+        self.site.connections.add(self)
+        self.deadline = self.site.clock() + self.site.head_seconds
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.site.connections.discard(self)
+        self._closing = True
+        exchange = self.exchange
+        if exchange is not None:
+            self.exchange = None
+            exchange.client_gone()
+        self._buffer = _NONE
+        self._pieces = self._chunked = None
+
+    def eof_received(self) -> bool:
+        return False  # a client that half-closes has left: close, and cancel what it asked for
+
+    def pause_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.pause()
+
+    def resume_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.resume()
+
+    def data_received(self, data: bytes) -> None:
+        if self._closing:
+            return
+        if self.exchange is not None:
+            self._buffer += data
+            if len(self._buffer) > PIPELINE_BYTES:
+                self.transport.pause_reading()
+            return
+        if self._head is not None:
+            self._body(data)
+            return
+        if self._buffer:
+            data = self._buffer + data
+            self._buffer = _NONE
+        self._start(data)
+
+    # --- reading one request
+
+    def _start(self, data: bytes) -> None:
+        site = self.site
+        try:
+            head = parse_request(data, max_body_bytes=site.max_body_bytes)
+            if head is None:
+                if not self._buffer and not self.deadline:
+                    self.deadline = site.clock() + site.head_seconds
+                self._buffer = data
+                return
+            start = head.length
+            end = start + head.content_length
+            if head.content_length >= 0 and len(data) >= end:
+                if len(data) > end:
+                    self._buffer = data[end:]
+                self._dispatch(head, data[start:end])
+                return
+            site.precheck(head)
+        except Refusal as refusal:
+            self.refuse(refusal)
+            return
+        self._body_since = site.clock()
+        self.deadline = self._body_since + site.body_seconds
+        self._head = head
+        self._read = 0
+        if head.content_length < 0:
+            self._chunked = ChunkedBody(site.max_body_bytes)
+        else:
+            self._pieces = []
+        expect = head.fields.get(b"expect")
+        if expect is not None and head.http11:
+            if expect.strip().lower() != b"100-continue":
+                self.refuse(Refusal(417, Outcome.BAD_REQUEST, "This expectation is not supported.", close=True))
+                return
+            if len(data) == start:
+                self.transport.write(CONTINUE)
+        if len(data) > start:
+            self._body(data[start:])
+
+    def _body(self, data: bytes) -> None:
+        head = self._head
+        assert head is not None  # noqa: S101
+        if self._chunked is not None:
+            try:
+                rest = self._chunked.feed(data)
+            except FramingError:
+                self.refuse(malformed("The chunked body is malformed."))
+                return
+            except OverflowError:
+                self.refuse(body_too_large(self.site.max_body_bytes))
+                return
+            self._read = self._chunked.size
+            if rest is None:
+                self._allow_time()
+                return
+            body = self._chunked.body()
+            self._chunked = None
+        else:
+            pieces = self._pieces
+            assert pieces is not None  # noqa: S101
+            need = head.content_length - self._read
+            if len(data) < need:
+                pieces.append(data)
+                self._read += len(data)
+                self._allow_time()
+                return
+            pieces.append(data[:need])
+            rest = data[need:]
+            body = _NONE.join(pieces)
+            self._pieces = None
+        self._head = None
+        self._buffer = rest
+        try:
+            self._dispatch(head, body)
+        except Refusal as refusal:
+            self.refuse(refusal)
+
+    def _allow_time(self) -> None:
+        """A body gets its first seconds, then as long as it comes at the least rate."""
+        site = self.site
+        self.deadline = self._body_since + site.body_seconds + self._read / site.body_bytes_per_second
+
+    def _dispatch(self, head: RequestHead, body: bytes) -> None:
+        self.deadline = 0.0
+        try:
+            self.site.handle(self, head, body)
+        except Refusal as refusal:
+            self.refuse(refusal, keep_alive=head.keep_alive)
+
+    # --- answering
+
+    def refuse(self, refusal: Refusal, *, request_id: bytes = b"", keep_alive: bool = False, extra: bytes = b"") -> None:
+        """Answers with an error; keeps the connection only where both the request's framing and its head allow it."""
+        keep = keep_alive and not refusal.close and not self.site.draining
+        self.site.refused(refusal)
+        if self._closing:
+            return
+        self.transport.write(error_response(refusal, request_id, close=not keep, extra=extra))
+        self.finished(keep)
+
+    def finished(self, keep_alive: bool) -> None:
+        """The reply is out: go on with the next request, or close."""
+        self.exchange = None
+        if self._closing:
+            return
+        if not keep_alive or self.site.draining:
+            self.close()
+            return
+        self.deadline = self.site.clock() + self.site.idle_seconds
+        if self._buffer:
+            asyncio.get_running_loop().call_soon(self._next)
+
+    def _next(self) -> None:
+        if self._closing or self.exchange is not None or not self._buffer:
+            return
+        self.transport.resume_reading()
+        data, self._buffer = self._buffer, _NONE
+        self.deadline = self.site.clock() + self.site.head_seconds
+        self._start(data)
+
+    def close(self) -> None:
+        """Closes after what was written has gone out."""
+        self._closing = True
+        self._buffer = _NONE
+        self._head = None
+        self._pieces = self._chunked = None
+        self.transport.close()
+
+    def cut(self) -> None:
+        """Ends the connection so that the client sees its reply is not whole."""
+        self._closing = True
+        self.exchange = None
+        self.transport.close()
+
+    # --- the sweep
+
+    def expire(self, now: float) -> None:
+        """Called by the sweep when `deadline` has passed."""
+        self.deadline = 0.0
+        if self._head is not None or self._buffer:
+            what = "body" if self._head is not None else "head"
+            self.refuse(Refusal(408, Outcome.SLOW_CLIENT, f"The request's {what} did not arrive in time.", code="request_timeout", close=True))
+        elif self.exchange is None:
+            self.close()
+        if self.transport.is_closing() and now:
+            # Whatever the client does not take in does not keep the connection.
+            asyncio.get_running_loop().call_later(1.0, self.transport.abort)

@@ -1,0 +1,350 @@
+"""The life of one request between a client and an endpoint.
+
+    choosing -> connecting -> waiting -> streaming -> over
+
+The base class relays: it answers `Upstream`'s events, keeps the client's back-pressure, counts events and keeps a short
+tail to read `usage` and the stream's end from, and tells complete from interrupted. Where the request goes and what is
+counted is for the subclasses (`RouteExchange`, `InboundExchange`), which implement `begin`, `failed` and `account`.
+
+The head of a reply is held until the first byte of its body: until then nothing has gone out, and the request may still go
+elsewhere. `over` is reached exactly once, on whatever way out; it releases all that the exchange holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+from spillway_sidecar.proxy.errors import Outcome, Refusal, interrupted_event
+from spillway_sidecar.proxy.head import RequestHead, ResponseHead
+
+if TYPE_CHECKING:
+    from spillway_sidecar.proxy.downstream import Downstream
+    from spillway_sidecar.proxy.upstream import Target, Upstream
+
+TAIL_BYTES: Final = 1024
+_NONE = b""
+_CRLF = b"\r\n"
+
+# Never passed on: hop by hop, or between our own parts.
+_DROPPED: Final = frozenset(
+    (
+        b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te", b"trailer", b"upgrade",
+        b"endpoint-load-metrics", b"x-request-id", b"x-spillway-admission", b"x-spillway-reason", b"alt-svc", b"set-cookie",
+    )
+)  # fmt: skip
+_DROPPED_LINES: Final = re.compile(rb"(?im)^(?:" + rb"|".join(re.escape(name) for name in sorted(_DROPPED)) + rb"):[^\r]*\r\n")
+_FRAMING_LINES: Final = re.compile(rb"(?im)^(?:content-length|transfer-encoding):[^\r]*\r\n")
+_STATUS_LINES: Final = {status.value: b"HTTP/1.1 %d %s\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
+_PROMPT_TOKENS: Final = re.compile(rb'"prompt_tokens"\s*+:\s*+([0-9]{1,9})')
+_COMPLETION_TOKENS: Final = re.compile(rb'"completion_tokens"\s*+:\s*+([0-9]{1,9})')
+_FINISHED: Final = re.compile(rb'"finish_reason"\s*+:\s*+"')
+
+# What a client's request passes on besides what we write ourselves.
+PASSED: Final = (b"accept", b"user-agent", b"traceparent", b"tracestate")
+
+CHOOSING, CONNECTING, WAITING, STREAMING, OVER = range(5)
+
+
+class Exchange:
+    """One request. `deadline` is when the sweep calls `expire`; 0 is never."""
+
+    __slots__ = (
+        "_dialling", "_head_out", "_idle_since", "_reply", "_tail", "_touched", "client", "deadline", "events", "first_byte_at", "output_events",
+        "relayed_bytes", "request", "request_id", "site", "started", "state", "status", "target", "unframed", "upstream",
+    )  # fmt: skip
+
+    site: Any
+
+    def __init__(self, site: Any, client: Downstream, request: RequestHead, request_id: bytes, now: float) -> None:
+        self.site = site
+        self.client = client
+        self.request = request
+        self.request_id = request_id
+        self.started = now
+        self.state = CHOOSING
+        self.deadline = 0.0
+        self.status = 0
+        self.target: Target | None = None
+        self.upstream: Upstream | None = None
+        self.first_byte_at = 0.0
+        self.events = False  # the reply is an SSE stream
+        self.unframed = False  # an HTTP/1.0 client: chunked framing is taken off
+        self.output_events = 0
+        self.relayed_bytes = 0
+        self._tail = _NONE
+        self._touched = False
+        self._idle_since = 0.0
+        self._head_out = _NONE
+        self._reply: ResponseHead | None = None
+        self._dialling: asyncio.Task[None] | None = None
+        client.exchange = self
+
+    # --- for subclasses
+
+    def interim(self, head: ResponseHead) -> None:
+        """A 1xx from upstream. Never passed on."""
+
+    def accept(self, upstream: Upstream, head: ResponseHead) -> bool:
+        """Whether this reply is to be given to the client; False: the subclass went elsewhere and let the connection go."""
+        raise NotImplementedError
+
+    def failed(self, outcome: Outcome, *, reused: bool) -> None:
+        """The attempt failed before a byte went out. `reused`: on a connection that had been used before, and unanswered."""
+        raise NotImplementedError
+
+    def account(self, outcome: Outcome) -> None:
+        """Counts the request out and releases what it holds. Called once."""
+        raise NotImplementedError
+
+    def reply_fields(self, head: ResponseHead) -> bytes:
+        """Further header lines of the reply, each with its CRLF."""
+        raise NotImplementedError
+
+    # --- connecting
+
+    def connect(self, target: Target, data: bytes, body: bytes, *, fresh: bool = False) -> None:
+        """Sends the request to `target`, on an idle connection if there is one and `fresh` is not asked for."""
+        self.target = target
+        if target.idle and not fresh:
+            upstream = target.idle.pop()
+            self.upstream = upstream
+            self.state = WAITING
+            upstream.send(self, data, body)
+            return
+        self.state = CONNECTING
+        self._dialling = asyncio.get_running_loop().create_task(self._dial(target, data, body))
+
+    async def _dial(self, target: Target, data: bytes, body: bytes) -> None:
+        try:
+            async with asyncio.timeout(self.site.connect_seconds):
+                upstream = await target.dial()
+        except OSError:  # TimeoutError is one
+            if self.state == CONNECTING and self.target is target:
+                self._dialling = None
+                self.failed(Outcome.CONNECT, reused=False)
+            return
+        self._dialling = None
+        if self.state != CONNECTING or self.target is not target:
+            upstream.abort()
+            return
+        self.upstream = upstream
+        self.state = WAITING
+        upstream.send(self, data, body)
+
+    def let_go(self) -> None:
+        """Drops the attempt under way: the connection is ended, so that whatever works for it stops."""
+        dialling, self._dialling = self._dialling, None
+        if dialling is not None:
+            dialling.cancel()
+        upstream, self.upstream = self.upstream, None
+        if upstream is not None:
+            upstream.abort()
+
+    # --- upstream's events
+
+    def replied(self, upstream: Upstream, head: ResponseHead) -> bool:
+        """The final head has come. False: the connection is not read for this exchange any more."""
+        if not self.accept(upstream, head):
+            return False
+        fields = head.fields
+        blob = head.raw_fields
+        if not _DROPPED.isdisjoint(fields):
+            blob = _DROPPED_LINES.sub(_NONE, blob)
+        content_type = fields.get(b"content-type")
+        self.events = content_type is not None and content_type[:17].lower() == b"text/event-stream"
+        request = self.request
+        closing = _NONE if request.keep_alive and not self.site.draining else b"connection: close\r\n"
+        if head.content_length == -2:
+            if request.http11:
+                closing += b"transfer-encoding: chunked\r\n"
+            else:
+                closing = b"connection: close\r\n"
+        elif head.content_length == -1 and not request.http11:
+            self.unframed = True
+            blob = _FRAMING_LINES.sub(_NONE, blob)
+            closing = b"connection: close\r\n"
+        self.status = head.status
+        self._reply = head
+        self._head_out = b"".join(
+            (
+                _STATUS_LINES.get(head.status) or b"HTTP/1.1 %d Status\r\n" % head.status,
+                blob,
+                closing,
+                self.reply_fields(head),
+                _CRLF,
+            )
+        )
+        return True
+
+    def relay(self, data: bytes) -> None:
+        """Passes bytes of the reply's body on as they came."""
+        self._touched = True
+        if self.events:
+            self.output_events += data.count(b"data:")
+        if len(data) >= TAIL_BYTES:
+            self._tail = data[-TAIL_BYTES:]
+        else:
+            tail = self._tail + data
+            self._tail = tail if len(tail) <= 2 * TAIL_BYTES else tail[-TAIL_BYTES:]
+        if self._head_out:
+            data = self._first(data)
+        elif self._reply.content_length == -2 and self.request.http11:  # type: ignore[union-attr]
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        self.relayed_bytes += len(data)
+        self.client.transport.write(data)
+
+    def _first(self, data: bytes) -> bytes:
+        """The held head and the first bytes of the body."""
+        self.first_byte_at = self._idle_since = self.site.clock()
+        self.state = STREAMING
+        self.deadline = 0.0
+        head, self._head_out = self._head_out, _NONE
+        self.streaming()
+        if self._reply.content_length == -2 and self.request.http11:  # type: ignore[union-attr]
+            return b"%b%x\r\n%b\r\n" % (head, len(data), data)
+        return head + data
+
+    def streaming(self) -> None:
+        """The first byte is about to go out."""
+
+    def completed(self, data: bytes, boundary: int | None = None) -> None:
+        """The reply has ended as its framing says. `data` is its rest; `boundary` the offset of the last chunk in it."""
+        reply = self._reply
+        assert reply is not None  # noqa: S101
+        if self.events and not self._whole_stream(data):
+            self.upstream = None
+            if self._head_out and not data[:boundary]:
+                self.failed(Outcome.RESET, reused=False)
+                return
+            if data[:boundary]:
+                self.relay(data[:boundary])
+            self._interrupt(Outcome.INTERRUPTED, at_boundary=True)
+            return
+        if data or self._head_out:
+            self.relay(data) if data else self._head_only()
+        if reply.content_length == -2 and self.request.http11:
+            self.client.transport.write(b"0\r\n\r\n")
+        self.upstream = None
+        self._over(Outcome.OK if reply.status < 400 else Outcome.UPSTREAM_ERROR)
+        keep = self.request.keep_alive and not self.site.draining
+        if self.unframed or (reply.content_length == -2 and not self.request.http11):
+            keep = False
+        self.client.finished(keep)
+
+    def _head_only(self) -> None:
+        self.first_byte_at = self.site.clock()
+        head, self._head_out = self._head_out, _NONE
+        self.state = STREAMING
+        self.client.transport.write(head)
+
+    def _whole_stream(self, data: bytes) -> bool:
+        """A stream is whole only with `[DONE]` or a finish reason; an error's body needs neither."""
+        if self._reply.status >= 400:  # type: ignore[union-attr]
+            return True
+        tail = self._tail + data[-TAIL_BYTES:]
+        return b"[DONE]" in tail or _FINISHED.search(tail) is not None
+
+    def lost(self, upstream: Upstream, outcome: Outcome) -> None:
+        """The connection broke, or what came on it was no HTTP."""
+        if self.state == OVER or upstream is not self.upstream:
+            return
+        self.upstream = None
+        if self.state == STREAMING:
+            self._interrupt(Outcome.INTERRUPTED, at_boundary=True)
+        else:
+            self.failed(outcome, reused=upstream.used and not upstream.answered)
+
+    def _interrupt(self, outcome: Outcome, *, at_boundary: bool) -> None:
+        """Ends a reply that broke off after its first byte, so that the client can tell."""
+        reply = self._reply
+        self._over(outcome)
+        tail = self._tail
+        if self.events and at_boundary and reply is not None:
+            chunked = reply.content_length == -1 and not self.unframed
+            if chunked and tail.endswith(b"\n\r\n"):
+                event = interrupted_event(outcome)
+                self.client.transport.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(event), event))
+                self.client.finished(self.request.keep_alive)
+                return
+            if reply.content_length == -2 and self.request.http11 and tail.endswith(b"\n"):
+                event = interrupted_event(outcome)
+                self.client.transport.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(event), event))
+                self.client.finished(self.request.keep_alive)
+                return
+            if (self.unframed or reply.content_length == -2) and tail.endswith(b"\n"):
+                self.client.transport.write(interrupted_event(outcome))
+        self.client.cut()
+
+    # --- the client's events
+
+    def pause(self) -> None:
+        """The client does not take more for the moment."""
+        if self.upstream is not None:
+            self.upstream.transport.pause_reading()
+
+    def resume(self) -> None:
+        """It does again."""
+        if self.upstream is not None:
+            self.upstream.transport.resume_reading()
+
+    def client_gone(self) -> None:
+        """The client has left: everything done for it stops now."""
+        if self.state == OVER:
+            return
+        self.let_go()
+        self._over(Outcome.CLIENT_GONE)
+
+    # --- ends
+
+    def refuse(self, refusal: Refusal, extra: bytes = _NONE) -> None:
+        """Answers with an error of ours; nothing has gone out before."""
+        if self.state == OVER:
+            return
+        self.let_go()
+        self._over(refusal.outcome)
+        self.client.refuse(refusal, request_id=self.request_id, keep_alive=self.request.keep_alive, extra=extra)
+
+    def _over(self, outcome: Outcome) -> None:
+        self.state = OVER
+        self.deadline = 0.0
+        self._head_out = _NONE
+        self.account(outcome)
+
+    # --- the sweep
+
+    def sweep(self, now: float) -> None:
+        """Looks for a stream that has gone silent."""
+        if self.state != STREAMING:
+            return
+        if self._touched:
+            self._touched = False
+            self._idle_since = now
+        elif now - self._idle_since > self.idle_limit() and not self.client.transport.get_write_buffer_size():
+            self.let_go()
+            self._interrupt(Outcome.STREAM_IDLE_TIMEOUT, at_boundary=True)
+
+    def idle_limit(self) -> float:
+        """Seconds a stream may be silent."""
+        raise NotImplementedError
+
+    def expire(self, now: float) -> None:
+        """`deadline` has passed."""
+        raise NotImplementedError
+
+    # --- what the reply said
+
+    def usage(self) -> tuple[int | None, int | None]:
+        """Prompt and completion tokens as the engine counted them, where the reply's end tells."""
+        tail = self._tail
+        if b'"usage"' not in tail and b"_tokens" not in tail:
+            return None, None
+        prompt = _last(_PROMPT_TOKENS, tail)
+        return prompt, _last(_COMPLETION_TOKENS, tail)
+
+
+def _last(pattern: re.Pattern[bytes], data: bytes) -> int | None:
+    found = pattern.findall(data)
+    return int(found[-1]) if found else None

@@ -1,0 +1,167 @@
+"""Body framing: a strict decoder for chunked request bodies, and a cursor that follows a chunked reply without copying it."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,8}+)(?:[ \t]*+;[\x20-\x7e\t]{0,256}+)?+\r\n")
+_MAX_SIZE_LINE: Final = 300
+
+
+
+class FramingError(ValueError):
+    """The bytes are not chunked framing as we accept it."""
+
+
+class ChunkedBody:
+    """Collects a chunked request body. `feed` returns None while more is to come, else what follows the body."""
+
+    __slots__ = ("_buffer", "_pieces", "_size", "max_bytes")
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self._buffer = b""
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    @property
+    def size(self) -> int:
+        """Body bytes so far."""
+        return self._size
+
+    def body(self) -> bytes:
+        """The decoded body."""
+        return b"".join(self._pieces)
+
+    def feed(self, data: bytes) -> bytes | None:
+        """Raises `FramingError` for bad framing, `OverflowError` when the body passes its limit."""
+        data = self._buffer + data
+        position = 0
+        while True:
+            match = _SIZE_LINE.match(data, position)
+            if match is None:
+                if len(data) - position > _MAX_SIZE_LINE or b"\n" in data[position:]:
+                    raise FramingError("bad chunk size line")
+                break
+            size = int(match.group(1), 16)
+            if self._size + size > self.max_bytes:
+                raise OverflowError
+            start = match.end()
+            if size == 0:
+                if data.startswith(b"\r\n", start):
+                    return data[start + 2 :]
+                if len(data) - start >= 2:
+                    raise FramingError("trailers are not accepted")
+                break
+            end = start + size
+            if len(data) < end + 2:
+                if len(data) > end and data[end] != 0x0D:
+                    raise FramingError("chunk data is longer than its size")
+                break
+            if data[end : end + 2] != b"\r\n":
+                raise FramingError("chunk data is longer than its size")
+            self._pieces.append(data[start:end])
+            self._size += size
+            position = end + 2
+        self._buffer = data[position:]
+        return None
+
+
+class ChunkCursor:
+    """Follows a chunked reply piece by piece; the bytes themselves are passed on as they came.
+
+    `advance(data)` returns how many bytes of `data` belong to the message; `done` is set when its end has been seen.
+    `boundary` is the offset in `data` behind the last whole chunk, `whole` whether the cursor stands between two chunks.
+    """
+
+    __slots__ = ("_left", "_line", "_state", "boundary", "done")
+
+    def __init__(self) -> None:
+        self._state = 0  # 0 size line, 1 data, 2 CR after data, 3 LF after data, 4 the end
+        self._left = 0
+        self._line = b""
+        self.boundary = 0
+        self.done = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether no chunk is half read."""
+        return self._state == 0 and not self._line
+
+    def advance(self, data: bytes, slices: list[tuple[int, int]] | None = None) -> int:
+        """Bytes of `data` that are this message's. Appends the payload's (start, end) to `slices`. Raises `FramingError`."""
+        position = 0
+        size = len(data)
+        self.boundary = 0
+        while position < size:
+            state = self._state
+            if state == 1:
+                left = self._left
+                room = size - position
+                if left > room:
+                    self._left = left - room
+                    if slices is not None:
+                        slices.append((position, size))
+                    return size
+                if slices is not None:
+                    slices.append((position, position + left))
+                position += left
+                if data.startswith(b"\r\n", position):
+                    position += 2
+                    self._state = 0
+                    self.boundary = position
+                else:
+                    self._state = 2
+            elif state == 0:
+                match = None if self._line else _SIZE_LINE.match(data, position)
+                if match is not None:
+                    position = match.end()
+                    self._size(match.group(1))
+                else:
+                    position = self._split_line(data, position)
+            elif state == 2 or state == 3:  # noqa: PLR1714 - read once a chunk that is split at its end
+                if data[position] != (0x0D if state == 2 else 0x0A):
+                    raise FramingError("chunk data is longer than its size")
+                position += 1
+                if state == 2:
+                    self._state = 3
+                else:
+                    self._state = 0
+                    self.boundary = position
+            else:
+                position = self._end(data, position)
+                if self.done:
+                    return position
+        return position
+
+    def _size(self, digits: bytes) -> None:
+        self._left = int(digits, 16)
+        self._state = 1 if self._left else 4
+
+    def _split_line(self, data: bytes, position: int) -> int:
+        """A size line that came in pieces."""
+        end = data.find(b"\n", position)
+        self._line += data[position : end + 1 if end >= 0 else len(data)]
+        if len(self._line) > _MAX_SIZE_LINE:
+            raise FramingError("chunk size line too long")
+        if end < 0:
+            return len(data)
+        match = _SIZE_LINE.fullmatch(self._line)
+        if match is None:
+            raise FramingError("bad chunk size line")
+        self._line = b""
+        self._size(match.group(1))
+        return end + 1
+
+    def _end(self, data: bytes, position: int) -> int:
+        """The empty line after the last chunk. Trailers are refused: nobody behind us asked for any."""
+        wanted = b"\r\n"[len(self._line) :]
+        piece = data[position : position + len(wanted)]
+        if not wanted.startswith(piece):
+            raise FramingError("trailers are not accepted")
+        self._line += piece
+        if self._line == b"\r\n":
+            self._line = b""
+            self.done = True
+        return position + len(piece)

@@ -1,0 +1,208 @@
+"""The grammar of message heads as we accept it: one possessive regular expression each, so that matching is linear.
+
+What does not match is refused, and only then is a second look taken to say why. That makes the accepted language easy to
+see: CRLF line ends, one space between the parts of the first line, origin-form targets (absolute-form only for the same
+host), field names of token characters without `_`, visible ASCII in values, no folding. Framing is then decided from the
+parsed fields: Content-Length of digits once, or Transfer-Encoding exactly `chunked`, never both.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+from spillway_sidecar.proxy.errors import Outcome, Refusal, malformed
+
+MAX_HEAD_BYTES: Final = 32 * 1024
+MAX_TARGET_BYTES: Final = 8 * 1024
+MAX_FIELDS: Final = 100
+
+_NAME: Final = rb"[!#$%&'*+.^`|~0-9A-Za-z-]++"
+_FIELDS: Final = rb"((?:" + _NAME + rb":[ \t]*+[\x20-\x7e\t]*+\r\n)*+)\r\n"
+_REQUEST: Final = re.compile(rb"([A-Z]{1,16}+) ([\x21-\x7e]++) HTTP/1\.([01])\r\n" + _FIELDS)
+_RESPONSE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\x20-\x7e\t\x80-\xff]*+)?+\r\n" + _FIELDS)
+_FIELD: Final = re.compile(rb"(" + _NAME + rb"):[ \t]*+([^\r]*+)\r\n")
+_ABSOLUTE: Final = re.compile(rb"https?://([^/?#@]++)(/[^#]*+)?+\Z", re.IGNORECASE)
+_HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+,;=-]*+|\[[0-9A-Fa-f:.]++\])(?::[0-9]{1,5}+)?+\Z")
+
+# A second one of these changes what a request means, depending on who reads it.
+SINGLETONS: Final = frozenset(
+    (
+        b"host", b"content-length", b"transfer-encoding", b"content-type", b"content-encoding", b"authorization", b"expect", b"x-request-id",
+        b"traceparent", b"x-spillway-admission", b"x-spillway-deadline", b"x-spillway-prompt-tokens",
+    )
+)  # fmt: skip
+
+Fields = dict[bytes, bytes]
+
+
+class RequestHead(NamedTuple):
+    """A validated request head. `fields` has lower-case names; repeated ones are joined with a comma."""
+
+    method: bytes
+    target: bytes
+    http11: bool
+    fields: Fields
+    length: int  # bytes of the head itself
+    content_length: int  # 0 when there is no body; -1 for chunked
+    keep_alive: bool
+
+
+class ResponseHead(NamedTuple):
+    """A validated response head. `content_length`: bytes, -1 chunked, -2 until the connection closes."""
+
+    status: int
+    fields: Fields
+    raw_fields: bytes
+    length: int
+    content_length: int
+    keep_alive: bool
+
+
+def parse_request(data: bytes, *, max_body_bytes: int) -> RequestHead | None:
+    """The head at the start of `data`, or None while it is incomplete. Raises `Refusal`."""
+    match = _REQUEST.match(data)
+    if match is None:
+        return _incomplete_request(data)
+    method, target, minor, blob = match.groups()
+    length = match.end()
+    if length > MAX_HEAD_BYTES:
+        raise _too_large()
+    fields: Fields = {}
+    for name, value in _FIELD.findall(blob):
+        name = name.lower()  # noqa: PLW2901 - the loop runs for each field of each request
+        if name in fields:
+            if name in SINGLETONS:
+                raise malformed(f"The header '{name.decode()}' is given more than once.")
+            value = fields[name] + b", " + value  # noqa: PLW2901
+        fields[name] = value
+    if len(fields) > MAX_FIELDS:
+        raise _too_large()
+    if target[0] != 0x2F or len(target) > MAX_TARGET_BYTES:
+        target = _origin_form(target, fields)
+    http11 = minor == b"1"
+    content_length = 0
+    declared = fields.get(b"content-length")
+    if declared is not None:
+        content_length = _length(declared)
+        if b"transfer-encoding" in fields:
+            raise malformed("Content-Length and Transfer-Encoding exclude each other.")
+        if content_length > max_body_bytes:
+            raise body_too_large(max_body_bytes)
+    elif b"transfer-encoding" in fields:
+        if not http11 or fields[b"transfer-encoding"].rstrip(b" \t").lower() != b"chunked":
+            raise malformed("Transfer-Encoding must be exactly 'chunked', and HTTP/1.1.")
+        content_length = -1
+    host = fields.get(b"host")
+    if host is None:
+        if http11:
+            raise malformed("The header 'host' is missing.")
+    elif not _HOST.match(host.rstrip(b" \t")):
+        raise malformed("The header 'host' is not a host and port.")
+    connection = fields.get(b"connection")
+    keep_alive = http11 and (connection is None or b"close" not in connection.lower())
+    return RequestHead(method, target, http11, fields, length, content_length, keep_alive)
+
+
+def parse_response(data: bytes) -> ResponseHead | None:
+    """The head at the start of an engine's `data`, or None while incomplete. Raises ValueError for what HTTP/1.1 is not."""
+    match = _RESPONSE.match(data)
+    if match is None:
+        if len(data) > MAX_HEAD_BYTES or b"\r\n\r\n" in data or (len(data) >= 7 and not data.startswith(b"HTTP/1.")):
+            raise ValueError("malformed response head")
+        return None
+    minor, digits, blob = match.groups()
+    if match.end() > MAX_HEAD_BYTES:
+        raise ValueError("response head too large")
+    status = int(digits)
+    fields: Fields = {}
+    for name, value in _FIELD.findall(blob):
+        name = name.lower()  # noqa: PLW2901
+        if name in fields:
+            if name in (b"content-length", b"transfer-encoding"):
+                raise ValueError("repeated framing header")
+            value = fields[name] + b", " + value  # noqa: PLW2901
+        fields[name] = value
+    declared = fields.get(b"content-length")
+    coding = fields.get(b"transfer-encoding")
+    if status < 200 or status in (204, 304):
+        content_length = 0
+        if status < 200 and (declared is not None or coding is not None):
+            raise ValueError("interim response with a body")
+    elif coding is not None:
+        if declared is not None or minor != b"1" or coding.rstrip(b" \t").lower() != b"chunked":
+            raise ValueError("bad transfer-encoding")
+        content_length = -1
+    elif declared is not None:
+        try:
+            content_length = _length(declared)
+        except Refusal:
+            raise ValueError("bad content-length") from None
+    else:
+        content_length = -2
+    connection = fields.get(b"connection")
+    keep_alive = minor == b"1" and content_length != -2 and (connection is None or b"close" not in connection.lower())
+    return ResponseHead(status, fields, blob, match.end(), content_length, keep_alive)
+
+
+def body_too_large(max_body_bytes: int) -> Refusal:
+    """413; what follows on the connection is the body, so it closes."""
+    return Refusal(413, Outcome.TOO_LARGE, f"The request body is larger than {max_body_bytes} bytes.", code="request_too_large", close=True)
+
+
+def _too_large() -> Refusal:
+    return Refusal(431, Outcome.BAD_REQUEST, "The request's header fields are too large.", code="headers_too_large", close=True)
+
+
+def _length(value: bytes) -> int:
+    value = value.rstrip(b" \t")
+    if not value.isdigit() or len(value) > 15:
+        raise malformed("Content-Length must be a plain number.")
+    return int(value)
+
+
+def _origin_form(target: bytes, fields: Fields) -> bytes:
+    if len(target) > MAX_TARGET_BYTES:
+        raise Refusal(414, Outcome.BAD_REQUEST, "The request target is too long.", code="uri_too_long", close=True)
+    match = _ABSOLUTE.match(target)
+    if match is None:
+        raise malformed("The request target must be a path.")
+    if match.group(1).lower() != fields.get(b"host", b"").rstrip(b" \t").lower():
+        raise malformed("The request target names another host.")
+    return match.group(2) or b"/"
+
+
+_BARE_LF: Final = re.compile(rb"(?<!\r)\n")
+
+
+def _incomplete_request(data: bytes) -> None:
+    """Decides between "more to come" and "never": raises `Refusal` for the latter, in words that tell what is wrong."""
+    end = data.find(b"\r\n\r\n")
+    if end < 0:
+        if len(data) > MAX_HEAD_BYTES:
+            first_line = data.find(b"\r\n")
+            if first_line < 0 or first_line > MAX_TARGET_BYTES:
+                raise Refusal(414, Outcome.BAD_REQUEST, "The request line is too long.", code="uri_too_long", close=True)
+            raise _too_large()
+        if _BARE_LF.search(data):
+            raise malformed("Lines must end with CRLF.")
+        if data[0] in b"\r\n" or not data[:1].isupper():
+            raise malformed("This is not an HTTP/1.1 request.")
+        return
+    head = data[: end + 4]
+    lines = head.split(b"\r\n")
+    if _BARE_LF.search(head):
+        raise malformed("Lines must end with CRLF.")
+    if not re.fullmatch(rb"[A-Z]{1,16} [\x21-\x7e]+ HTTP/1\.[01]", lines[0]):
+        if re.fullmatch(rb"[A-Z]{1,16} [\x21-\x7e]+ HTTP/[0-9.]+", lines[0]):
+            raise Refusal(505, Outcome.BAD_REQUEST, "Only HTTP/1.0 and HTTP/1.1 are spoken here.", code="http_version", close=True)
+        raise malformed("The request line is malformed.")
+    for line in lines[1:-2]:
+        if line[:1] in (b" ", b"\t"):
+            raise malformed("Header lines must not be folded.")
+        name, colon, value = line.partition(b":")
+        if not colon or not re.fullmatch(_NAME, name):
+            raise malformed("A header's name has a character that is not allowed, or no colon follows it.")
+        if not re.fullmatch(rb"[\x20-\x7e\t]*", value):
+            raise malformed("A header's value has a character that is not allowed.")
+    raise malformed("The request head is malformed.")

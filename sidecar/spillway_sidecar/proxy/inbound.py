@@ -1,0 +1,250 @@
+"""The inbound listener: what stands before an engine in its own pod.
+
+A request is answered at once with an interim response that says admitted, queued or refused, with the load; that is how a
+router tells a silent sidecar from a slow engine. The limiter holds what the engine gets at a time and how many may wait.
+Every final response carries the load. A client that leaves leaves the queue or the engine, whichever it is in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from spillway_sidecar.flow.limiter import Limiter
+from spillway_sidecar.proxy.downstream import Downstream
+from spillway_sidecar.proxy.errors import Outcome, Refusal
+from spillway_sidecar.proxy.exchange import CHOOSING, OVER, PASSED, STREAMING, Exchange
+from spillway_sidecar.proxy.head import RequestHead, ResponseHead
+from spillway_sidecar.proxy.upstream import Target, Upstream
+from spillway_sidecar.routing.classify import PATHS, estimate_tokens
+from spillway_sidecar.telemetry.stats import Histogram
+from spillway_wire.names import Admission, RequestType
+
+DEFAULT_REQUEST_SECONDS: Final = 600.0
+MAX_REQUEST_SECONDS: Final = 86_400.0
+RETRY_AFTER_SECONDS: Final = 1
+_HEALTH: Final = b"/health"
+
+
+class InboundSite:
+    """What stands behind an inbound listener: one engine. `load_header` gives the value of `endpoint-load-metrics`."""
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float],
+        engine: Target,
+        load_header: Callable[[], bytes],
+        engine_up: Callable[[], bool],
+        id_prefix: str,
+        max_body_bytes: int = 10 * 1024 * 1024,
+        connect_seconds: float = 1.0,
+    ) -> None:
+        self.clock = clock
+        self.now = clock()
+        self.connections: set[Downstream] = set()
+        self.max_body_bytes = max_body_bytes
+        self.head_seconds = 5.0
+        self.body_seconds = 10.0
+        self.body_bytes_per_second = 1024.0
+        self.idle_seconds = 300.0  # routers keep connections for 60 s: theirs is the choice
+        self.connect_seconds = connect_seconds
+        self.draining = False
+        self.engine = engine
+        self.limiter: Limiter[InboundExchange] = Limiter(256, 128)
+        self.load_header = load_header
+        self.engine_up = engine_up
+        self.outcomes: dict[str, int] = {}
+        self.ttft = Histogram()
+        self.output_tokens_total = 0
+        self._id_prefix = id_prefix.encode()
+        self._counter = 0
+
+    # --- Site
+
+    def precheck(self, head: RequestHead) -> None:
+        """Path, method, room: a refusal does not wait for a long body."""
+        self._request_type(head)
+
+    def handle(self, client: Downstream, head: RequestHead, body: bytes) -> None:
+        """Admits, queues or refuses one request."""
+        request_type = self._request_type(head)
+        now = self.now = self.clock()
+        if request_type is None:
+            self._health(client, head)
+            return
+        asked = head.fields.get(b"x-request-id")
+        if asked is None or len(asked) > 128:
+            self._counter += 1
+            asked = b"%b%x" % (self._id_prefix, self._counter)
+        InboundExchange(self, client, head, asked, now, request_type, body).begin()
+
+    def refused(self, refusal: Refusal) -> None:
+        """Counts a refusal."""
+        self.outcomes[refusal.outcome] = self.outcomes.get(refusal.outcome, 0) + 1
+
+    def resize(self, max_concurrency: int, max_queue: int) -> None:
+        """New limits from a snapshot; whoever waits and has room starts."""
+        for exchange in self.limiter.resize(max_concurrency, max_queue):
+            exchange.start()
+
+    def load_line(self) -> bytes:
+        """The header line with the load."""
+        return b"endpoint-load-metrics: %b\r\n" % self.load_header()
+
+    def _request_type(self, head: RequestHead) -> RequestType | None:
+        path = head.target.partition(b"?")[0]
+        request_type = PATHS.get(path)
+        if request_type is not None:
+            if head.method != b"POST":
+                raise Refusal(405, Outcome.METHOD, "This endpoint takes POST.", allow="POST")
+            if head.fields.get(b"content-encoding", b"identity").strip().lower() != b"identity":
+                raise Refusal(415, Outcome.ENCODING, "Compressed request bodies are not accepted.", close=True)
+            return request_type
+        if path == _HEALTH and head.method == b"GET":
+            return None
+        raise Refusal(404, Outcome.NOT_FOUND, "There is no such endpoint here.", code="not_found")
+
+    def _health(self, client: Downstream, head: RequestHead) -> None:
+        """For probes that come through the sidecar: the engine's health, without a request to it."""
+        if self.draining or not self.engine_up():
+            raise Refusal(503, Outcome.DRAINING if self.draining else Outcome.NO_ENDPOINT, "The engine is not taking requests.")
+        client.transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n" + self.load_line() + b"\r\n")
+        client.finished(head.keep_alive)
+
+    def info(self) -> dict[str, object]:
+        """Admission and the engine's connection."""
+        return {
+            "connections": len(self.connections),
+            "draining": self.draining,
+            "limiter": self.limiter.info(),
+            "engine": self.engine.info(),
+            "outcomes": dict(self.outcomes),
+        }
+
+
+class InboundExchange(Exchange):
+    """One request before the engine."""
+
+    __slots__ = ("_entered", "_fresh", "body", "limit", "request_type", "tokens")
+
+    site: InboundSite
+
+    def __init__(
+        self, site: InboundSite, client: Downstream, request: RequestHead, request_id: bytes, now: float, request_type: RequestType, body: bytes
+    ) -> None:
+        super().__init__(site, client, request, request_id, now)
+        self.body = body
+        self.request_type = request_type
+        self.tokens = _number(request.fields.get(b"x-spillway-prompt-tokens"), estimate_tokens(len(body)), 10_000_000)
+        left = _number(request.fields.get(b"x-spillway-deadline"), int(DEFAULT_REQUEST_SECONDS * 1000), int(MAX_REQUEST_SECONDS * 1000))
+        self.limit = now + left / 1000.0
+        self._entered = False
+        self._fresh = False
+
+    def begin(self) -> None:
+        """Answers with the admission, then starts or waits."""
+        site = self.site
+        if site.draining:
+            self._refuse(503, Outcome.DRAINING, "This replica is shutting down.")
+            return
+        if not site.engine_up():
+            self._refuse(503, Outcome.NO_ENDPOINT, "The engine is down.")
+            return
+        answer = site.limiter.enter(self, self.tokens)
+        if answer is Admission.REFUSED:
+            self._refuse(429, Outcome.OVERLOADED, "This replica is full.")
+            return
+        self._entered = True
+        self.deadline = self.limit
+        if b"x-spillway-deadline" in self.request.fields:
+            position = b"x-spillway-position: %d\r\n" % site.limiter.queued if answer is Admission.QUEUED else b""
+            self.client.transport.write(
+                b"HTTP/1.1 103 Early Hints\r\nx-spillway-admission: %b\r\n%b%b\r\n" % (answer.value.encode(), position, site.load_line())
+            )
+        if answer is Admission.ADMITTED:
+            self.start()
+
+    def start(self) -> None:
+        """Its turn has come: the engine gets it."""
+        if self.state == CHOOSING:
+            self._send(fresh=False)
+
+    def _send(self, *, fresh: bool) -> None:
+        engine = self.site.engine
+        fields = self.request.fields
+        lines = [engine.heads[self.request_type]]
+        for name in PASSED:
+            value = fields.get(name)
+            if value is not None:
+                lines.append(b"%b: %b\r\n" % (name, value))
+        lines.append(b"x-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (self.request_id, len(self.body)))
+        self._fresh = fresh
+        self.connect(engine, b"".join(lines), self.body, fresh=fresh)
+
+    def _refuse(self, status: int, outcome: Outcome, message: str) -> None:
+        extra = b"x-spillway-admission: refused\r\n" + self.site.load_line()
+        self.refuse(Refusal(status, outcome, message, retry_after=RETRY_AFTER_SECONDS), extra)
+
+    # --- upstream's events
+
+    def accept(self, upstream: Upstream, head: ResponseHead) -> bool:
+        """The engine's answer is passed on whatever it is; the router decides what to make of it."""
+        return True
+
+    def failed(self, outcome: Outcome, *, reused: bool) -> None:
+        """The engine could not be reached or broke off: once more on a fresh connection if the old one had just ended."""
+        if reused and not self._fresh:
+            self.site.engine.close_idle()
+            self._send(fresh=True)
+            return
+        extra = self.site.load_line()
+        self.refuse(Refusal(502, outcome, "The engine could not be reached or broke the connection.", code="upstream_unreachable"), extra)
+
+    def reply_fields(self, head: ResponseHead) -> bytes:
+        """The load after this request's share of it."""
+        return b"x-request-id: %b\r\n%b" % (self.request_id, self.site.load_line())
+
+    def streaming(self) -> None:
+        """First byte from the engine."""
+        self.deadline = self.limit
+        if self.status < 400:
+            self.site.ttft.observe(self.first_byte_at - self.started)
+
+    # --- the sweep
+
+    def idle_limit(self) -> float:
+        """The router has its own limit, which is the route's; this one only keeps a dead router from holding a slot."""
+        return self.limit - self.started
+
+    def expire(self, now: float) -> None:
+        """The router's deadline has passed."""
+        if self.state == OVER:
+            return
+        if self.state == STREAMING:
+            self.let_go()
+            self._interrupt(Outcome.REQUEST_TIMEOUT, at_boundary=True)
+        else:
+            self.refuse(Refusal(504, Outcome.REQUEST_TIMEOUT, "The engine did not answer in time.", code="timeout"), self.site.load_line())
+
+    # --- the end
+
+    def account(self, outcome: Outcome) -> None:
+        """Gives the place back; the next in the queue starts."""
+        site = self.site
+        site.now = site.clock()
+        if outcome is Outcome.OK or outcome is Outcome.UPSTREAM_ERROR or outcome is Outcome.CLIENT_GONE or outcome is Outcome.INTERRUPTED:
+            site.outcomes[outcome] = site.outcomes.get(outcome, 0) + 1
+        completion = self.usage()[1]
+        site.output_tokens_total += max(0, self.output_events - 2) if completion is None else completion
+        if self._entered:
+            self._entered = False
+            for exchange in site.limiter.leave(self):
+                exchange.start()
+
+
+def _number(value: bytes | None, default: int, limit: int) -> int:
+    """A plain number from one of our own headers; anything else is the default."""
+    if value is None or not value.isdigit() or len(value) > 12:
+        return default
+    return min(int(value), limit)

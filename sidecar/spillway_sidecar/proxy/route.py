@@ -1,0 +1,509 @@
+"""The route listener: which backend, which endpoint, and what to do when an attempt fails.
+
+Choosing goes from logical to concrete: the rule's lowest priority first; within it one backend by weight, the others after
+it in order; within a backend the endpoint with the best score. Whatever is eliminated on the way is written down in the
+decision record.
+
+An attempt that failed before a byte went out goes elsewhere, never twice to the same endpoint, while attempts, deadline
+and the route's retry budget allow. A connection that had been used before and broke unanswered is replaced by a fresh one
+outside the budget: keep-alive ended, nothing failed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from spillway_sidecar.flow.budget import RetryBudget
+from spillway_sidecar.proxy.downstream import Downstream
+from spillway_sidecar.proxy.errors import Outcome, Refusal
+from spillway_sidecar.proxy.exchange import CONNECTING, OVER, PASSED, STREAMING, WAITING, Exchange
+from spillway_sidecar.proxy.head import RequestHead, ResponseHead
+from spillway_sidecar.proxy.models import models_response
+from spillway_sidecar.proxy.upstream import Target, Upstream
+from spillway_sidecar.routing.classify import PATHS, BadRequest, Facts, classify
+from spillway_sidecar.routing.rewrite import replace_model
+from spillway_sidecar.routing.table import Backend, CompiledRoute, CompiledRule, RoutingTable
+from spillway_sidecar.scheduling.picker import Candidate, Eliminated, eliminate, pick
+from spillway_sidecar.scheduling.state import ClusterSpeed, request_cost
+from spillway_sidecar.telemetry.accesslog import AccessLog
+from spillway_sidecar.telemetry.decisions import Attempt, Decision, DecisionRing
+from spillway_sidecar.telemetry.stats import BackendStats, TrafficStats
+from spillway_wire.names import Admission, RequestType
+from spillway_wire.orca import decode_load
+
+NOT_ERRORS: Final = (Outcome.OK, Outcome.CLIENT_GONE)
+RETRYABLE_STATUSES: Final = frozenset((429, 500, 502, 503, 504))
+RETRY_AFTER_SECONDS: Final = 1
+_MODELS: Final = b"/v1/models"
+_LOAD_HEADER: Final = b"endpoint-load-metrics"
+_ADMISSION_HEADER: Final = b"x-spillway-admission"
+_REFUSED: Final = Admission.REFUSED.value.encode()
+
+
+class ClusterRuntime:
+    """A cluster with its endpoints as this router sees them. Replaced at a swap; targets live on while their address does."""
+
+    __slots__ = ("name", "speed", "targets")
+
+    def __init__(self, name: str, targets: list[Target], speed: ClusterSpeed) -> None:
+        self.name = name
+        self.targets = targets
+        self.speed = speed
+
+
+@dataclass(slots=True)
+class Choice:
+    """Where an attempt goes."""
+
+    backend: Backend[ClusterRuntime]
+    target: Target
+    candidates: list[Candidate]
+
+
+class RouteSite:
+    """What stands behind a route listener. One per process; `swap` is the only way its configuration changes."""
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float],
+        id_prefix: str,
+        max_body_bytes: int = 10 * 1024 * 1024,
+        connect_seconds: float = 2.0,
+        admission_seconds: float = 0.1,
+        decisions: DecisionRing | None = None,
+        access_log: AccessLog | None = None,
+        wall_clock: Callable[[], float] | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.clock = clock
+        self.now = clock()
+        self.connections: set[Downstream] = set()
+        self.max_body_bytes = max_body_bytes
+        self.head_seconds = 5.0
+        self.body_seconds = 10.0
+        self.body_bytes_per_second = 1024.0
+        self.idle_seconds = 120.0
+        self.connect_seconds = connect_seconds
+        self.admission_seconds = admission_seconds
+        self.draining = False
+        self.table: RoutingTable[ClusterRuntime] | None = None
+        self.clusters: dict[str, ClusterRuntime] = {}
+        self.budgets: dict[str, RetryBudget] = {}
+        self.routers = 1
+        self.decisions = decisions
+        self.access_log = access_log
+        self.wall_clock = wall_clock
+        self.random = (rng or random.Random()).random
+        self.stats = TrafficStats(NOT_ERRORS)
+        self.waiting_admission: deque[tuple[float, RouteExchange, int]] = deque()
+        self._id_prefix = id_prefix.encode()
+        self._counter = 0
+
+    # --- Site
+
+    def precheck(self, head: RequestHead) -> None:
+        """Path, method and coding, by the head alone."""
+        self._request_type(head)
+
+    def handle(self, client: Downstream, head: RequestHead, body: bytes) -> None:
+        """Routes one request."""
+        request_type = self._request_type(head)
+        now = self.now = self.clock()
+        self._counter += 1
+        request_id = b"%b%x" % (self._id_prefix, self._counter)
+        if request_type is None:
+            self._models(client, head, request_id)
+            return
+        try:
+            facts = classify(request_type, body)
+        except BadRequest as error:
+            raise Refusal(400, Outcome.BAD_REQUEST, error.message, param=error.param) from None
+        table = self.table
+        if table is None:
+            raise Refusal(503, Outcome.NO_ENDPOINT, "This gateway has no configuration yet.", retry_after=RETRY_AFTER_SECONDS)
+        route = table.routes.get(facts.model)
+        if route is None:
+            raise Refusal(404, Outcome.MODEL_NOT_FOUND, f"The model '{facts.model}' does not exist here.", param="model", code="model_not_found")
+        rule = route.rule_for(facts, head.fields)
+        if rule is None:
+            self.stats.refuse(route.name, Outcome.NO_RULE)
+            raise Refusal(404, Outcome.NO_RULE, f"No rule of the model '{facts.model}' takes this request.", param="model", code="no_matching_rule")
+        RouteExchange(self, client, head, request_id, now, facts, body, route, rule).begin()
+
+    def refused(self, refusal: Refusal) -> None:
+        """Counts a refusal that no exchange has counted."""
+        self.stats.refuse("", refusal.outcome)
+
+    def _request_type(self, head: RequestHead) -> RequestType | None:
+        """The type a path asks for; None is the list of models."""
+        path = head.target.partition(b"?")[0]
+        request_type = PATHS.get(path)
+        if request_type is not None:
+            if head.method != b"POST":
+                raise Refusal(405, Outcome.METHOD, "This endpoint takes POST.", allow="POST")
+            coding = head.fields.get(b"content-encoding")
+            if coding is not None and coding.strip().lower() != b"identity":
+                raise Refusal(415, Outcome.ENCODING, "Compressed request bodies are not accepted.", close=True)
+            return request_type
+        if path == _MODELS or path.startswith(_MODELS + b"/"):
+            if head.method != b"GET":
+                raise Refusal(405, Outcome.METHOD, "This endpoint takes GET.", allow="GET")
+            return None
+        raise Refusal(404, Outcome.NOT_FOUND, "There is no such endpoint here.", code="not_found")
+
+    def _models(self, client: Downstream, head: RequestHead, request_id: bytes) -> None:
+        names = self.table.models if self.table is not None else ()
+        client.transport.write(models_response(head.target.partition(b"?")[0], names, request_id))
+        client.finished(head.keep_alive)
+
+    def info(self) -> dict[str, object]:
+        """Connections, clusters and budgets."""
+        return {
+            "connections": len(self.connections),
+            "in_flight": sum(1 for c in self.connections if c.exchange is not None),
+            "draining": self.draining,
+            "snapshot": self.table.version if self.table else None,
+            "routers": self.routers,
+            "clusters": {name: [target.info() for target in cluster.targets] for name, cluster in self.clusters.items()},
+            "retry_budgets": {name: budget.info() for name, budget in self.budgets.items()},
+        }
+
+
+class RouteExchange(Exchange):
+    """One request on the route listener."""
+
+    __slots__ = (
+        "attempt", "backend", "body", "budget", "cost", "decision", "excluded", "facts", "full", "retries", "route", "rule", "sent_at", "stats", "tried",
+        "_fresh", "_serial",
+    )  # fmt: skip
+
+    site: RouteSite
+
+    def __init__(
+        self,
+        site: RouteSite,
+        client: Downstream,
+        request: RequestHead,
+        request_id: bytes,
+        now: float,
+        facts: Facts,
+        body: bytes,
+        route: CompiledRoute[ClusterRuntime],
+        rule: CompiledRule[ClusterRuntime],
+    ) -> None:
+        super().__init__(site, client, request, request_id, now)
+        self.facts = facts
+        self.body = body
+        self.route = route
+        self.rule = rule
+        self.cost = request_cost(facts.prompt_tokens)
+        self.tried: tuple[Target, ...] = ()
+        self.retries = 0
+        self.full = False
+        self.sent_at = now
+        self.backend: Backend[ClusterRuntime] | None = None
+        self.stats: BackendStats | None = None
+        self.attempt: Attempt | None = None
+        self.decision: Decision | None = None
+        self._fresh = False
+        self._serial = 0
+        self.budget = site.budgets[route.name]
+        self.budget.in_flight += 1
+        if site.decisions is not None:
+            self.decision = Decision(
+                request_id.decode(), facts.type.value, facts.model, facts.stream, facts.prompt_tokens, route.name, rule.name,
+                site.table.version if site.table else "", site.routers,
+            )  # fmt: skip
+            site.decisions.add(self.decision)
+
+    # --- choosing
+
+    def begin(self) -> None:
+        """First attempt, or the answer that there is nowhere to go."""
+        choice = self._choose()
+        if choice is None:
+            self._nowhere()
+        else:
+            self._go(choice)
+
+    def _choose(self) -> Choice | None:
+        site = self.site
+        candidates: list[Candidate] | None = [] if self.decision is not None else None
+        supported = False
+        for group in self.rule.groups:
+            backends = group.backends
+            if len(backends) > 1:
+                backends = _by_weight(backends, site.random())
+            for backend in backends:
+                if self.facts.type not in backend.types:
+                    continue
+                supported = True
+                target = pick(backend.cluster.targets, self.cost, site.routers, site.now, site.random, self.tried, candidates)
+                if target is not None:
+                    return Choice(backend, target, candidates or [])
+        if self.decision is not None:
+            self.decision.attempts.append(Attempt("", "", candidates or []))
+        if not supported and self.rule.groups:
+            raise Refusal(
+                400, Outcome.UNSUPPORTED, f"The model '{self.facts.model}' does not serve {self.facts.type.value.lower()} requests.", param="model"
+            )  # fmt: skip
+        self.full = any(
+            _full(target, site) for group in self.rule.groups for backend in group.backends for target in backend.cluster.targets
+        )
+        return None
+
+    def _nowhere(self) -> None:
+        if self.full:
+            self.refuse(Refusal(429, Outcome.OVERLOADED, "Every place that serves this model is full.", retry_after=RETRY_AFTER_SECONDS, code="overloaded"))
+        else:
+            self.refuse(
+                Refusal(503, Outcome.NO_ENDPOINT, "Nothing that serves this model can be reached.", retry_after=RETRY_AFTER_SECONDS, code="no_endpoint")
+            )
+
+    def _go(self, choice: Choice, *, fresh: bool = False) -> None:
+        site = self.site
+        backend, target = choice.backend, choice.target
+        if backend is not self.backend:
+            self.backend = backend
+            self.stats = site.stats.backend(backend.route, backend.rule, backend.name)
+        if self.decision is not None and not fresh:
+            self.attempt = Attempt(backend.name, target.id, choice.candidates)
+            self.decision.attempts.append(self.attempt)
+        target.sent(self.cost)
+        if target.down_until:
+            target.probing = True
+        self._fresh = fresh
+        self._serial += 1
+        timeouts = self.route.timeouts
+        now = site.now
+        self.sent_at = now
+        self.deadline = min(self.started + timeouts.request_seconds, now + timeouts.first_token_seconds)
+        body = self.body
+        if backend.model != self.facts.model:
+            body = replace_model(body, backend.model)
+        fields = self.request.fields
+        lines = [target.heads[self.facts.type]]
+        for name in PASSED:
+            value = fields.get(name)
+            if value is not None:
+                lines.append(b"%b: %b\r\n" % (name, value))
+        if target.inbound:
+            left = max(1, int((self.started + timeouts.request_seconds - now) * 1000))
+            lines.append(b"x-spillway-deadline: %d\r\nx-spillway-prompt-tokens: %d\r\n" % (left, self.cost))
+            site.waiting_admission.append((now + site.admission_seconds, self, self._serial))
+        lines.append(b"x-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (self.request_id, len(body)))
+        self.connect(target, b"".join(lines), body, fresh=fresh)
+
+    # --- upstream's events
+
+    def interim(self, head: ResponseHead) -> None:
+        """The inbound listener's admission answer, with its load."""
+        answer = head.fields.get(_ADMISSION_HEADER)
+        if answer is not None:
+            self._serial += 1  # answered: the admission deadline is not ours any more
+            self._take_load(head)
+
+    def accept(self, upstream: Upstream, head: ResponseHead) -> bool:
+        """Errors that another endpoint may not have go elsewhere while that is allowed."""
+        if _LOAD_HEADER in head.fields:
+            self._take_load(head)
+        status = head.status
+        if status < 400:
+            return True
+        if status in RETRYABLE_STATUSES:
+            self.let_go()
+            refused = head.fields.get(_ADMISSION_HEADER) == _REFUSED
+            self._attempt_failed(Outcome.OVERLOADED if status == 429 else Outcome.UPSTREAM_ERROR, blame=not refused and status != 429, status=status)
+            return False
+        content_type = head.fields.get(b"content-type", b"")
+        if content_type[:16].lower() != b"application/json":
+            self.let_go()
+            self._release(now=self.site.clock(), ok=True)
+            kept = status if status in (400, 401, 403, 404, 413, 422) else 502
+            self.refuse(Refusal(kept, Outcome.UPSTREAM_ERROR, "The model's server refused the request.", code="upstream_error"))
+            return False
+        return True
+
+    def failed(self, outcome: Outcome, *, reused: bool) -> None:
+        """The attempt ended without a reply."""
+        target = self.target
+        if reused and target is not None and not self._fresh and self.backend is not None:
+            target.done(self.cost)
+            target.close_idle()
+            self._go(Choice(self.backend, target, []), fresh=True)
+            return
+        self._attempt_failed(outcome, blame=True)
+
+    def _attempt_failed(self, outcome: Outcome, *, blame: bool, status: int = 0) -> None:
+        site = self.site
+        now = site.now = site.clock()
+        target = self.target
+        assert target is not None  # noqa: S101
+        if blame:
+            target.failed(now, hard=outcome is Outcome.CONNECT)
+        self._release(now, ok=False)
+        if self.attempt is not None:
+            self.attempt.failure = outcome.value
+        self.tried = (*self.tried, target)
+        retries = self.route.retries
+        if len(self.tried) < retries.max_attempts and now < self.started + self.route.timeouts.request_seconds:
+            choice = self._choose()
+            if choice is not None and self.budget.take():
+                self.retries += 1
+                if self.stats is not None:
+                    self.stats.retries += 1
+                self._go(choice)
+                return
+        if outcome is Outcome.OVERLOADED:
+            self.full = True
+            self._nowhere()
+        elif status:
+            answer = 503 if status == 503 else 502
+            self.refuse(
+                Refusal(answer, outcome, "The model's server failed.", code="upstream_error", retry_after=RETRY_AFTER_SECONDS if answer == 503 else None)
+            )
+        elif outcome in {Outcome.FIRST_TOKEN_TIMEOUT, Outcome.REQUEST_TIMEOUT}:
+            self.refuse(Refusal(504, outcome, "The model's server did not answer in time.", code="timeout"))
+        else:
+            self.refuse(Refusal(502, outcome, "The model's server could not be reached or broke the connection.", code="upstream_unreachable"))
+
+    def _release(self, now: float, *, ok: bool) -> None:
+        """The endpoint does not work for this request any more."""
+        target, self.target = self.target, None
+        if target is not None:
+            target.done(self.cost)
+            if ok:
+                target.succeeded(now)
+            elif target.probing:
+                target.probing = False
+
+    def _take_load(self, head: ResponseHead) -> None:
+        value = head.fields.get(_LOAD_HEADER)
+        if value is not None and self.target is not None and self.target.inbound:
+            load = decode_load(value)
+            if load is not None:
+                self.target.report(load, self.site.now)
+
+    def reply_fields(self, head: ResponseHead) -> bytes:
+        """The request's id; an error's origin."""
+        if head.status >= 400:
+            return b"x-request-id: %b\r\nx-spillway-reason: upstream_error\r\n" % self.request_id
+        return b"x-request-id: %b\r\n" % self.request_id
+
+    def streaming(self) -> None:
+        """First byte: learn how long it took; what is left is the whole request's time."""
+        self.deadline = self.started + self.route.timeouts.request_seconds
+        if self.status < 400:
+            seconds = self.first_byte_at - self.sent_at
+            self.stats.ttft.observe(self.first_byte_at - self.started)  # type: ignore[union-attr]
+            self.target.first_token(self.facts.stream, seconds, self.facts.prompt_tokens, self.first_byte_at)  # type: ignore[union-attr]
+
+    # --- the sweep
+
+    def idle_limit(self) -> float:
+        """Seconds a stream may be silent."""
+        return self.route.timeouts.stream_idle_seconds
+
+    def expire(self, now: float) -> None:
+        """Out of time: for the first token, or altogether."""
+        if self.state == OVER:
+            return
+        whole = now >= self.started + self.route.timeouts.request_seconds
+        outcome = Outcome.REQUEST_TIMEOUT if whole else Outcome.FIRST_TOKEN_TIMEOUT
+        if self.state == STREAMING:
+            self.let_go()
+            self._interrupt(outcome, at_boundary=True)
+        elif self.state in {CONNECTING, WAITING}:
+            self.let_go()
+            self._attempt_failed(outcome, blame=True)
+
+    def admission_expired(self, serial: int) -> None:
+        """No admission answer in time: the sidecar is silent, which is not how it is when only the engine is slow."""
+        if serial == self._serial and self.state in {CONNECTING, WAITING}:
+            self.let_go()
+            self._attempt_failed(Outcome.ADMISSION_TIMEOUT, blame=True)
+
+    # --- the end
+
+    def account(self, outcome: Outcome) -> None:
+        """Counts the request; gives back what it held."""
+        site = self.site
+        now = site.now = site.clock()
+        self.budget.in_flight -= 1
+        if self.retries:
+            self.budget.give_back(self.retries)
+        target = self.target
+        if target is not None:
+            if outcome is Outcome.OK or outcome is Outcome.UPSTREAM_ERROR:
+                target.succeeded(now)
+            elif outcome is not Outcome.CLIENT_GONE:
+                target.failed(now, hard=False)
+            elif target.probing:
+                target.probing = False
+            target.done(self.cost)
+            self.target = None
+        prompt, completion = self.usage()
+        if completion is None:
+            completion = max(0, self.output_events - 2)  # a role event and [DONE] carry no token
+        stats = self.stats
+        if stats is None:
+            site.stats.refuse(self.route.name, outcome)
+        else:
+            stats.outcomes[outcome] = stats.outcomes.get(outcome, 0) + 1
+            if outcome is Outcome.OK:
+                stats.duration.observe(now - self.started)
+                stats.input_tokens += self.facts.prompt_tokens if prompt is None else prompt
+                stats.output_tokens += completion
+        decision = self.decision
+        if decision is not None:
+            decision.outcome = outcome.value
+            decision.status = self.status
+            decision.duration_seconds = now - self.started
+            if self.first_byte_at:
+                decision.ttft_seconds = self.first_byte_at - self.started
+            if self.attempt is not None and outcome not in NOT_ERRORS and self.attempt.failure is None:
+                self.attempt.failure = outcome.value
+        if site.access_log is not None:
+            self._log(outcome, now, prompt, completion)
+
+    def _log(self, outcome: Outcome, now: float, prompt: int | None, completion: int) -> None:
+        site = self.site
+        assert site.access_log is not None  # noqa: S101
+        site.access_log.add(
+            round(site.wall_clock(), 3) if site.wall_clock else None,
+            self.request_id.decode(),
+            self.facts.model,
+            self.route.name,
+            self.rule.name,
+            self.backend.name if self.backend else None,
+            self.attempt.endpoint if self.attempt else None,
+            self.status,
+            outcome,
+            round(self.first_byte_at - self.started, 6) if self.first_byte_at else None,
+            round(now - self.started, 6),
+            len(self.tried) + 1,
+            prompt,
+            completion,
+        )
+
+
+def _by_weight(backends: tuple[Backend[ClusterRuntime], ...], draw: float) -> tuple[Backend[ClusterRuntime], ...]:
+    """The backends with one drawn by weight in front; the others follow in order, for when it has no room."""
+    total = 0.0
+    for backend in backends:
+        total += backend.weight
+    point = draw * total
+    for index, backend in enumerate(backends):
+        point -= backend.weight
+        if point < 0.0:
+            return (backend, *backends[:index], *backends[index + 1 :]) if index else backends
+    return backends
+
+
+def _full(target: Target, site: RouteSite) -> bool:
+    return eliminate(target, (), site.routers, site.now) is Eliminated.FULL

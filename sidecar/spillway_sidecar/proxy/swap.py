@@ -1,0 +1,123 @@
+"""Puts a validated snapshot in force: compiles it, then replaces what the sites look at, all in one step of the loop.
+
+Targets (connections, learned speed, counts) live on as long as their cluster and address do. Requests under way keep the
+table and the targets that they began with; connections of targets that are gone are closed when idle.
+
+The keys of external servers are looked up by `credential(cluster, ref)` and put into the heads made ready here; `refresh`
+does that again when a key may have changed.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from spillway_sidecar.flow.budget import RetryBudget
+from spillway_sidecar.proxy.route import ClusterRuntime, RouteSite
+from spillway_sidecar.proxy.upstream import Target
+from spillway_sidecar.routing.table import compile_table
+from spillway_sidecar.scheduling.state import ClusterSpeed
+from spillway_wire.names import RequestType
+from spillway_wire.snapshot import Cluster, Endpoint, Endpoints, Resource, ResourceKey, Route, SecretKeyRef, Weights
+
+SUFFIXES: Final = {
+    RequestType.CHAT: "/chat/completions",
+    RequestType.COMPLETIONS: "/completions",
+    RequestType.EMBEDDINGS: "/embeddings",
+}
+Credential = Callable[[str, SecretKeyRef], str | None]
+
+
+def request_heads(host: str, port: int, *, tls: bool, prefix: str, extra: bytes = b"", bearer: str | None = None) -> dict[RequestType, bytes]:
+    """The first lines of a request of each type to one address. `extra` holds whole header lines."""
+    authority = f"[{host}]" if ":" in host else host
+    if port != (443 if tls else 80):
+        authority += f":{port}"
+    authorization = b"authorization: Bearer %b\r\n" % bearer.encode("ascii") if bearer is not None else b""
+    return {
+        request_type: b"POST %b HTTP/1.1\r\nhost: %b\r\ncontent-type: application/json\r\n%b%b"
+        % ((prefix + suffix).encode("ascii"), authority.encode("ascii"), authorization, extra)
+        for request_type, suffix in SUFFIXES.items()
+    }
+
+
+class Swapper:
+    """Compiles snapshots for one route site."""
+
+    def __init__(self, site: RouteSite, credential: Credential, tls: Callable[[], ssl.SSLContext]) -> None:
+        self._site = site
+        self._credential = credential
+        self._tls = tls
+        self._clusters: dict[str, Cluster] = {}
+
+    def swap(self, version: str, resources: Mapping[ResourceKey, Resource]) -> None:
+        """Puts the resources in force. Raises KeyError or ValueError where they are not consistent; then nothing changes."""
+        site = self._site
+        clusters = {r.name: r for r in resources.values() if isinstance(r, Cluster)}
+        routes = [r for r in resources.values() if isinstance(r, Route)]
+        weights = {r.name: r for r in resources.values() if isinstance(r, Weights)}
+        endpoints = {r.name: r for r in resources.values() if isinstance(r, Endpoints)}
+        runtimes = {
+            name: self._runtime(cluster, endpoints[name].endpoints if name in endpoints else ()) for name, cluster in clusters.items()
+        }
+
+        def cluster_of(name: str) -> tuple[ClusterRuntime, str, tuple[RequestType, ...]]:
+            cluster = clusters[name]
+            return runtimes[name], cluster.model, cluster.capabilities
+
+        table = compile_table(version, routes, weights, cluster_of)
+        budgets = {route.name: site.budgets.get(route.name) or RetryBudget(route.retries.budget_percent) for route in routes}
+        for route in routes:
+            budgets[route.name].percent = route.retries.budget_percent
+        kept = {id(target) for runtime in runtimes.values() for target in runtime.targets}
+        gone = [target for runtime in site.clusters.values() for target in runtime.targets if id(target) not in kept]
+        site.clusters, site.budgets, site.table = runtimes, budgets, table
+        self._clusters = clusters
+        site.stats.keep_only({route.name for route in routes})
+        for target in gone:
+            target.draining = True
+            target.close_idle()
+
+    def refresh(self) -> None:
+        """Looks keys up again and lets limits follow the mean request; called each few seconds."""
+        for name, runtime in self._site.clusters.items():
+            cluster = self._clusters[name]
+            for target in runtime.targets:
+                target.limit(cluster.limits.max_concurrency, cluster.limits.max_queue)
+                if cluster.external is not None and cluster.external.auth is not None:
+                    self._arm(target, cluster)
+
+    def _runtime(self, cluster: Cluster, endpoints: Iterable[Endpoint]) -> ClusterRuntime:
+        before = self._site.clusters.get(cluster.name)
+        speed = before.speed if before is not None else ClusterSpeed()
+        known = {(t.id, t.host, t.port, t.inbound, t.tls is not None): t for t in before.targets} if before is not None else {}
+        external = cluster.external
+        targets = []
+        for endpoint in endpoints:
+            key = (endpoint.id, endpoint.host, endpoint.port, endpoint.inbound, external is not None and external.tls)
+            target = known.get(key)
+            if target is None:
+                target = Target(endpoint.id, endpoint.host, endpoint.port, endpoint.inbound, speed)
+                if external is not None and external.tls:
+                    target.tls = self._tls()
+                    target.server_name = external.host
+            if endpoint.draining:
+                target.draining = True
+            elif not endpoint.inbound or target not in known.values():
+                target.draining = False
+            target.limit(cluster.limits.max_concurrency, cluster.limits.max_queue)
+            self._arm(target, cluster)
+            targets.append(target)
+        return ClusterRuntime(cluster.name, targets, speed)
+
+    def _arm(self, target: Target, cluster: Cluster) -> None:
+        """Makes the request heads ready, with the key if one is asked for."""
+        external = cluster.external
+        if external is None:
+            target.heads = request_heads(target.host, target.port, tls=False, prefix="/v1")
+            target.blocked = False
+            return
+        bearer = self._credential(cluster.name, external.auth) if external.auth is not None else None
+        target.blocked = external.auth is not None and bearer is None
+        target.heads = request_heads(external.host, external.port, tls=external.tls, prefix=external.path_prefix, bearer=bearer)

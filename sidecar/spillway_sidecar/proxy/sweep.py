@@ -1,0 +1,67 @@
+"""One coarse timer for every deadline of a listener: no timer per request, no clock read per chunk.
+
+Each `PERIOD_SECONDS` it looks at all connections; admission answers, which are due within 100 ms, have a finer timer that
+runs only while any is awaited.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from spillway_sidecar.proxy.downstream import Downstream
+from spillway_sidecar.proxy.route import RouteSite
+from spillway_sidecar.proxy.upstream import IDLE_SECONDS, Target
+
+PERIOD_SECONDS: Final = 0.1
+ADMISSION_PERIOD_SECONDS: Final = 0.01
+HOUSEKEEPING_EVERY: Final = 10
+
+
+def sweep_connections(connections: set[Downstream], now: float) -> None:
+    """Expires what is late among one listener's connections."""
+    for client in tuple(connections):
+        exchange = client.exchange
+        if exchange is not None:
+            if exchange.deadline and now >= exchange.deadline:
+                exchange.expire(now)
+            else:
+                exchange.sweep(now)
+        elif client.deadline and now >= client.deadline:
+            client.expire(now)
+
+
+def sweep_admission(site: RouteSite, now: float) -> None:
+    """Gives up on sidecars that have not answered. The waiting are in order of their deadlines, all having the same limit."""
+    waiting = site.waiting_admission
+    while waiting and waiting[0][0] <= now:
+        _, exchange, serial = waiting.popleft()
+        exchange.admission_expired(serial)
+
+
+def close_idle(targets: list[Target], now: float) -> None:
+    """Closes upstream connections that nobody has needed for a while."""
+    for target in targets:
+        if target.idle:
+            target.close_idle(now - IDLE_SECONDS)
+
+
+async def run_sweeps(site: RouteSite, others: tuple[set[Downstream], ...] = ()) -> None:
+    """Runs until cancelled."""
+    turn = 0
+    next_sweep = site.clock()
+    while True:
+        now = site.clock()
+        sweep_admission(site, now)
+        if now >= next_sweep:
+            next_sweep = now + PERIOD_SECONDS
+            turn += 1
+            sweep_connections(site.connections, now)
+            for connections in others:
+                sweep_connections(connections, now)
+            if turn % HOUSEKEEPING_EVERY == 0:
+                for cluster in site.clusters.values():
+                    close_idle(cluster.targets, now)
+                if site.access_log is not None:
+                    site.access_log.flush()
+        await asyncio.sleep(ADMISSION_PERIOD_SECONDS if site.waiting_admission else PERIOD_SECONDS)

@@ -1,0 +1,272 @@
+"""Connections to endpoints: the protocol that reads replies, and each endpoint's stack of idle connections.
+
+The newest idle connection is taken first, so that those that are not needed grow old and are closed. A connection that
+broke before it answered a byte, and had been used before, is nobody's failure: the request goes again on a fresh one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import TYPE_CHECKING, Final
+
+from spillway_sidecar.proxy.errors import Outcome
+from spillway_sidecar.proxy.framing import ChunkCursor, FramingError
+from spillway_sidecar.proxy.head import ResponseHead, parse_response
+from spillway_sidecar.scheduling.state import ClusterSpeed, EndpointState
+from spillway_wire.names import RequestType
+
+if TYPE_CHECKING:
+    from spillway_sidecar.proxy.exchange import Exchange
+
+IDLE_SECONDS: Final = 60.0
+MAX_IDLE: Final = 1024
+MAX_INTERIM: Final = 8
+
+_IDLE, _HEAD, _LENGTH, _CHUNKED, _UNTIL_CLOSE, _DEAD = range(6)
+_NONE = b""
+
+
+class Target(EndpointState):
+    """An endpoint with its address, its request heads made ready, and its idle connections."""
+
+    __slots__ = ("heads", "host", "idle", "port", "server_name", "tls")
+
+    def __init__(self, id_: str, host: str, port: int, inbound: bool, speed: ClusterSpeed) -> None:
+        super().__init__(id_, inbound, speed)
+        self.host = host
+        self.port = port
+        self.tls: ssl.SSLContext | None = None
+        self.server_name: str | None = None
+        self.heads: dict[RequestType, bytes] = {}
+        self.idle: list[Upstream] = []
+
+    async def dial(self) -> Upstream:
+        """A fresh connection. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        _, protocol = await loop.create_connection(
+            lambda: Upstream(self), self.host, self.port, ssl=self.tls, server_hostname=self.server_name if self.tls else None
+        )
+        return protocol
+
+    def close_idle(self, older_than: float | None = None) -> None:
+        """Closes idle connections: all, or those idle since before `older_than`."""
+        while self.idle and (older_than is None or self.idle[0].idle_since < older_than):
+            self.idle.pop(0).abort()
+
+    def info(self) -> dict[str, object]:
+        """The picture, with the address and connections."""
+        return {**super().info(), "address": f"{self.host}:{self.port}", "idle_connections": len(self.idle)}
+
+
+class Upstream(asyncio.Protocol):
+    """One connection to an endpoint; carries one exchange at a time."""
+
+    __slots__ = ("_buffer", "_cursor", "_held", "_interim", "_keep", "_left", "_state", "answered", "exchange", "idle_since", "target", "transport", "used")
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.transport: asyncio.Transport = None  # type: ignore[assignment]
+        self.exchange: Exchange | None = None
+        self.used = False  # carried a request before this one
+        self.answered = False  # a byte has come for this one
+        self.idle_since = 0.0
+        self._state = _IDLE
+        self._buffer = _NONE
+        self._left = 0
+        self._cursor: ChunkCursor | None = None
+        self._held = _NONE
+        self._keep = True
+        self._interim = 0
+
+    def send(self, exchange: Exchange, data: bytes, body: bytes) -> None:
+        """Sends a request; its reply goes to `exchange`."""
+        self.exchange = exchange
+        self.answered = False
+        self._state = _HEAD
+        self._interim = 0
+        if len(body) > 65536:
+            self.transport.write(data)
+            self.transport.write(body)
+        else:
+            self.transport.write(data + body)
+
+    def abort(self) -> None:
+        """Ends the connection at once: the engine on the other side stops working for it."""
+        self._state = _DEAD
+        self.exchange = None
+        self._buffer = self._held = _NONE
+        if self.transport is not None:
+            self.transport.abort()
+
+    # --- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        state, self._state = self._state, _DEAD
+        if state == _IDLE:
+            try:
+                self.target.idle.remove(self)
+            except ValueError:
+                pass
+            return
+        exchange = self.exchange
+        if exchange is None:
+            return
+        if state == _UNTIL_CLOSE and exc is None:
+            self.exchange = None
+            exchange.completed(_NONE)
+            return
+        self.exchange = None
+        exchange.lost(self, Outcome.RESET)
+
+    def eof_received(self) -> bool:
+        return False
+
+    def data_received(self, data: bytes) -> None:
+        state = self._state
+        exchange = self.exchange
+        if exchange is None:
+            if state != _DEAD:
+                self._forget()  # nobody asked: bytes on an idle connection are not ours to read
+            return
+        if state == _CHUNKED:
+            self._chunked(exchange, data)
+        elif state == _LENGTH:
+            self._length(exchange, data)
+        elif state == _HEAD:
+            self.answered = True
+            self._head(exchange, self._buffer + data if self._buffer else data)
+        elif state == _UNTIL_CLOSE:
+            exchange.relay(data)
+
+    # --- reading one reply
+
+    def _head(self, exchange: Exchange, data: bytes) -> None:
+        try:
+            head = parse_response(data)
+        except ValueError:
+            self._broken(exchange)
+            return
+        if head is None:
+            self._buffer = data
+            return
+        self._buffer = _NONE
+        if head.status < 200:
+            self._interim += 1
+            if head.status == 101 or self._interim > MAX_INTERIM:
+                self._broken(exchange)
+                return
+            exchange.interim(head)
+            rest = data[head.length :]
+            if rest and self.exchange is exchange:
+                self._head(exchange, rest)
+            return
+        self._keep = head.keep_alive
+        body = data[head.length :]
+        if not exchange.replied(self, head):
+            return  # the exchange has let go of this connection
+        if head.content_length == 0:
+            self._finish(exchange, body)
+        elif head.content_length > 0:
+            self._state = _LENGTH
+            self._left = head.content_length
+            if body:
+                self._length(exchange, body)
+        elif head.content_length == -1:
+            self._state = _CHUNKED
+            self._cursor = ChunkCursor()
+            if body:
+                self._chunked(exchange, body)
+        else:
+            self._state = _UNTIL_CLOSE
+            if body:
+                exchange.relay(body)
+
+    def _length(self, exchange: Exchange, data: bytes) -> None:
+        size = len(data)
+        left = self._left
+        if size < left:
+            self._left = left - size
+            exchange.relay(data)
+            return
+        if size > left:
+            self._keep = False  # more than it declared: not to be used again
+            data = data[:left]
+        self._release(exchange)
+        exchange.completed(data)
+
+    def _chunked(self, exchange: Exchange, data: bytes) -> None:
+        cursor = self._cursor
+        assert cursor is not None  # noqa: S101
+        if self._held:
+            # The cursor has seen the held bytes; they are the start of the chunk that goes on in `data`.
+            held, self._held = self._held, _NONE
+        else:
+            held = _NONE
+        slices: list[tuple[int, int]] | None = [] if exchange.unframed else None
+        try:
+            end = cursor.advance(data, slices)
+        except FramingError:
+            self._broken(exchange)
+            return
+        if slices is not None:
+            data = _NONE.join([data[a:b] for a, b in slices])
+            if cursor.done:
+                self._release(exchange)
+                exchange.completed(data)
+            else:
+                exchange.relay(data)
+            return
+        if cursor.done:
+            if end < len(data):
+                self._keep = False
+                data = data[:end]
+            boundary = cursor.boundary
+            self._release(exchange)
+            exchange.completed(held + data if held else data, len(held) + boundary if boundary else 0)
+            return
+        if exchange.events and not cursor.whole and len(held) + len(data) <= 65536:
+            # Events go out whole, so that an engine that dies leaves no half of one behind: hold the unfinished chunk.
+            boundary = cursor.boundary
+            if boundary:
+                self._held = data[boundary:]
+                data = data[:boundary]
+            else:
+                self._held = held + data
+                return
+        exchange.relay(held + data if held else data)
+
+    def _finish(self, exchange: Exchange, extra: bytes) -> None:
+        if extra:
+            self._keep = False
+        self._release(exchange)
+        exchange.completed(_NONE)
+
+    def _release(self, exchange: Exchange) -> None:
+        """The reply is whole: keep the connection for the next request, if both sides allow it."""
+        self.exchange = None
+        self._cursor = None
+        target = self.target
+        if self._keep and len(target.idle) < MAX_IDLE and not target.draining:
+            self._state = _IDLE
+            self.used = True
+            self.idle_since = exchange.site.now
+            target.idle.append(self)
+        else:
+            self._state = _DEAD
+            self.transport.close()
+
+    def _broken(self, exchange: Exchange) -> None:
+        self.abort()
+        exchange.lost(self, Outcome.PROTOCOL)
+
+    def _forget(self) -> None:
+        if self in self.target.idle:
+            self.target.idle.remove(self)
+        self.abort()
+
+
+__all__ = ["ResponseHead", "Target", "Upstream"]

@@ -1,0 +1,77 @@
+"""What routing needs to know of a request, read in one typed pass over its body."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import msgspec
+
+from spillway_wire.names import RequestType
+
+BYTES_PER_TOKEN: Final = 4  # the usual rule of thumb for English text in a byte-pair encoding
+MAX_MODEL_LENGTH: Final = 256
+
+PATHS: Final[dict[bytes, RequestType]] = {
+    b"/v1/chat/completions": RequestType.CHAT,
+    b"/v1/completions": RequestType.COMPLETIONS,
+    b"/v1/embeddings": RequestType.EMBEDDINGS,
+}
+
+
+class Facts(NamedTuple):
+    """A classified request. `prompt_tokens` is an estimate from the body's size."""
+
+    type: RequestType
+    model: str
+    stream: bool
+    prompt_tokens: int
+
+
+class BadRequest(Exception):
+    """The body cannot be routed. `param` names the field at fault; becomes a 400 `invalid_request_error`."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+
+
+class _Body(msgspec.Struct):
+    model: str
+    stream: bool | None = None
+
+
+_DECODE = msgspec.json.Decoder(_Body).decode
+
+
+def estimate_tokens(body_bytes: int) -> int:
+    """Tokens in a prompt whose request body has that many bytes; at least one."""
+    return body_bytes // BYTES_PER_TOKEN or 1
+
+
+def classify(request_type: RequestType, body: bytes) -> Facts:
+    """The facts of a request. Raises `BadRequest` for a body that is no JSON object with a model's name."""
+    try:
+        fields = _DECODE(body)
+    except msgspec.ValidationError as error:
+        raise _explain(error) from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise BadRequest("The request body is not valid JSON.") from None
+    except RecursionError:
+        raise BadRequest("The request body is nested too deeply.") from None
+    model = fields.model
+    if not model or len(model) > MAX_MODEL_LENGTH:
+        raise BadRequest(f"'model' must have 1 to {MAX_MODEL_LENGTH} characters.", "model")
+    return Facts(request_type, model, fields.stream is True, len(body) // BYTES_PER_TOKEN or 1)
+
+
+def _explain(error: msgspec.ValidationError) -> BadRequest:
+    """Our own words for what msgspec found, so that no parser's text reaches a client."""
+    text = str(error)
+    if "$.model" in text:
+        return BadRequest("'model' must be a string.", "model")
+    if "$.stream" in text:
+        return BadRequest("'stream' must be true, false or null.", "stream")
+    if "missing required field" in text:
+        return BadRequest("'model' is missing.", "model")
+    return BadRequest("The request body must be a JSON object.")

@@ -1,0 +1,111 @@
+"""Filter and pick: the eligible endpoints of a cluster, then the best score among all, or among a sample of many.
+
+With up to `SCAN_ALL` endpoints all are compared; above, `SAMPLE` are drawn. Greedy choice among all is safe here because
+every router's score counts its own sends at once and multiplies them by the number of routers.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Collection, Sequence
+from typing import Final, NamedTuple, TypeVar
+
+from spillway_sidecar.scheduling.state import EndpointState
+
+SCAN_ALL: Final = 8
+SAMPLE: Final = 4
+TIE: Final = 1e-9
+
+E = TypeVar("E", bound=EndpointState)
+
+
+class Eliminated(enum.StrEnum):
+    """Which filter took an endpoint out."""
+
+    TRIED = "tried"  # this request has been there
+    DRAINING = "draining"
+    DOWN = "down"
+    FULL = "full"
+    BLOCKED = "blocked"  # e.g. its key is missing
+
+
+class Candidate(NamedTuple):
+    """One endpoint in a decision: its score, or the filter that eliminated it."""
+
+    id: str
+    score: float | None
+    eliminated: Eliminated | None = None
+
+
+def eliminate(endpoint: EndpointState, tried: Collection[object], routers: int, now: float) -> Eliminated | None:
+    """The filter that takes the endpoint out, or None. A down endpoint gets one probe at a time once its time is over."""
+    if endpoint.draining:
+        return Eliminated.DRAINING
+    if endpoint.blocked:
+        return Eliminated.BLOCKED
+    if endpoint.down_until and (endpoint.probing or now < endpoint.down_until):
+        return Eliminated.DOWN
+    if endpoint.in_flight >= endpoint.max_requests or (
+        endpoint.reported_requests and endpoint.guarded_requests(routers, now) >= endpoint.max_requests
+    ):
+        return Eliminated.FULL
+    if tried and endpoint in tried:
+        return Eliminated.TRIED
+    return None
+
+
+def pick(
+    endpoints: Sequence[E],
+    cost: int,
+    routers: int,
+    now: float,
+    random: Callable[[], float],
+    tried: Collection[E] = (),
+    candidates: list[Candidate] | None = None,
+) -> E | None:
+    """The endpoint to take, or None when every one is eliminated. Appends what it looked at to `candidates`."""
+    count = len(endpoints)
+    if count > SCAN_ALL:
+        picked = _best(_sample(endpoints, count, random), cost, routers, now, random, tried, candidates)
+        if picked is not None:
+            return picked
+        # The sample was out of luck: look at all before saying no.
+    return _best(endpoints, cost, routers, now, random, tried, candidates)
+
+
+def _sample(endpoints: Sequence[E], count: int, random: Callable[[], float]) -> list[E]:
+    chosen: dict[int, E] = {}
+    while len(chosen) < SAMPLE:
+        index = int(random() * count)
+        chosen[index] = endpoints[index]
+    return list(chosen.values())
+
+
+def _best(
+    endpoints: Sequence[E],
+    cost: int,
+    routers: int,
+    now: float,
+    random: Callable[[], float],
+    tried: Collection[E],
+    candidates: list[Candidate] | None,
+) -> E | None:
+    best: E | None = None
+    best_score = 0.0
+    ties = 1
+    for endpoint in endpoints:
+        gone = eliminate(endpoint, tried, routers, now)
+        if gone is not None:
+            if candidates is not None:
+                candidates.append(Candidate(endpoint.id, None, gone))
+            continue
+        score = endpoint.score(cost, routers, now)
+        if candidates is not None:
+            candidates.append(Candidate(endpoint.id, score))
+        if best is None or score < best_score - TIE:
+            best, best_score, ties = endpoint, score, 1
+        elif score <= best_score + TIE:
+            ties += 1
+            if random() * ties < 1.0:  # reservoir: each of the tied is as likely
+                best = endpoint
+    return best

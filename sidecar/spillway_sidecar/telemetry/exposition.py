@@ -1,0 +1,78 @@
+"""Prometheus metrics made from the data path's plain counters at scrape time. Series of routes that are gone go with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from spillway_sidecar.telemetry.stats import BUCKETS, Histogram, TrafficStats
+
+_LABELS = ("route", "rule", "backend")
+
+
+def _histogram(family: HistogramMetricFamily, labels: list[str], histogram: Histogram) -> None:
+    total = 0
+    buckets: list[tuple[str, float]] = []
+    for bound, count in zip(BUCKETS, histogram.counts, strict=False):
+        total += count
+        buckets.append((repr(bound), total))
+    buckets.append(("+Inf", total + histogram.counts[-1]))
+    family.add_metric(labels, buckets, sum_value=histogram.sum_seconds)
+
+
+class TrafficCollector(Collector):
+    """Families of a route listener."""
+
+    def __init__(self, stats: TrafficStats, gauges: Callable[[], dict[str, float]]) -> None:
+        self._stats = stats
+        self._gauges = gauges
+
+    def collect(self) -> Iterable[Metric]:
+        """One pass over the counters."""
+        requests = CounterMetricFamily("spillway_requests", "Requests that reached a backend, by outcome.", labels=[*_LABELS, "outcome"])
+        retries = CounterMetricFamily("spillway_retries", "Attempts after the first.", labels=_LABELS)
+        tokens_in = CounterMetricFamily("spillway_input_tokens", "Prompt tokens of successful requests.", labels=_LABELS)
+        tokens_out = CounterMetricFamily("spillway_output_tokens", "Generated tokens of successful requests.", labels=_LABELS)
+        ttft = HistogramMetricFamily("spillway_time_to_first_token_seconds", "From the request's end to the first byte of the reply's body.", labels=_LABELS)
+        duration = HistogramMetricFamily("spillway_request_duration_seconds", "Whole time of successful requests.", labels=_LABELS)
+        for stats in self._stats.backends.values():
+            labels = [stats.route, stats.rule, stats.cluster]
+            for outcome, count in stats.outcomes.items():
+                requests.add_metric([*labels, outcome], count)
+            retries.add_metric(labels, stats.retries)
+            tokens_in.add_metric(labels, stats.input_tokens)
+            tokens_out.add_metric(labels, stats.output_tokens)
+            _histogram(ttft, labels, stats.ttft)
+            _histogram(duration, labels, stats.duration)
+        refused = CounterMetricFamily("spillway_refused", "Requests that reached no backend, by outcome.", labels=["route", "outcome"])
+        for refusals in self._stats.refusals.values():
+            for outcome, count in refusals.outcomes.items():
+                refused.add_metric([refusals.route, outcome], count)
+        yield from (requests, retries, tokens_in, tokens_out, ttft, duration, refused)
+        for name, value in self._gauges().items():
+            yield GaugeMetricFamily(name, name.removeprefix("spillway_").replace("_", " ").capitalize() + ".", value=value)
+
+
+class InboundCollector(Collector):
+    """Families of an inbound listener."""
+
+    def __init__(self, gauges: Callable[[], dict[str, float | None]], outcomes: Callable[[], dict[str, int]], ttft: Histogram) -> None:
+        self._gauges = gauges
+        self._outcomes = outcomes
+        self._ttft = ttft
+
+    def collect(self) -> Iterable[Metric]:
+        """One pass over the counters. A gauge that is unknown has no sample."""
+        requests = CounterMetricFamily("spillway_inbound_requests", "Requests at the inbound listener, by outcome.", labels=["outcome"])
+        for outcome, count in self._outcomes().items():
+            requests.add_metric([outcome], count)
+        ttft = HistogramMetricFamily("spillway_inbound_time_to_first_token_seconds", "From arrival to the engine's first byte.", labels=[])
+        _histogram(ttft, [], self._ttft)
+        yield from (requests, ttft)
+        for name, value in self._gauges().items():
+            family = GaugeMetricFamily(f"spillway_inbound_{name}", name.replace("_", " ").capitalize() + ".")
+            if value is not None:
+                family.add_metric([], value)
+            yield family
