@@ -17,7 +17,17 @@ from pydantic import Field, model_validator
 
 from spillway_operator.api.base import SpecModel, StatusModel
 from spillway_operator.api.durations import Duration
-from spillway_operator.api.fields import Count, DnsSubdomain, LabelValue, ModelName, Percent, Port, ServiceName
+from spillway_operator.api.fields import (
+    SECRET_KEY_PATTERN,
+    URL_PATH_PATTERN,
+    Count,
+    DnsSubdomain,
+    LabelValue,
+    ModelName,
+    Percent,
+    Port,
+    ServiceName,
+)
 from spillway_operator.api.lists import ListSet
 from spillway_operator.api.meta import Conditions, ResourceModel
 from spillway_operator.api.rules import Finder, Location, Rule, check_spec
@@ -61,7 +71,7 @@ class SecretKeyRef(SpecModel):
 
     name: DnsSubdomain = Field(description="Name of the Secret, in this namespace.")
     key: str = Field(
-        min_length=1, max_length=253, pattern=r"^[A-Za-z0-9._-]+$", description="Key inside the Secret whose value is the token."
+        min_length=1, max_length=253, pattern=SECRET_KEY_PATTERN, description="Key inside the Secret whose value is the token."
     )
 
 
@@ -124,7 +134,7 @@ class Health(SpecModel):
         default="/health",
         min_length=1,
         max_length=512,
-        pattern=r"^/[!-~]*$",
+        pattern=URL_PATH_PATTERN,
         description="Path that answers 200 while the engine is well.",
     )
     interval: Duration = Field(default=Duration("5s"), description="Time between two checks, e.g. 5s.")

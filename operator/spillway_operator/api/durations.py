@@ -13,15 +13,15 @@ from typing import Any, Final, Self
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import PydanticCustomError, core_schema
 
-PATTERN: Final = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"
+from spillway_operator.api.fields import DURATION_PATTERN, PATTERN_HINTS
+
 MAX_LENGTH: Final = 32
 MAX_SECONDS: Final = 86_400.0
 MIN_SECONDS: Final = 0.001
-FORMAT_HINT: Final = 'write a number with a unit (ms, s, m, h), e.g. "500ms", "10s", "1m30s"'
 RANGE_CEL: Final = "duration(self) >= duration('1ms') && duration(self) <= duration('24h')"
 RANGE_MESSAGE: Final = "a duration is at least 1ms and at most 24h: give a value in that range"
 
-_WHOLE: Final = re.compile(PATTERN.removesuffix("$") + r"\Z")
+_WHOLE: Final = re.compile(DURATION_PATTERN.removesuffix("$") + r"\Z")
 _PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
 _UNIT_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -29,7 +29,7 @@ _UNIT_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 def parse_seconds(text: str) -> float:
     """Length in seconds of a Go-style duration, of any size. Raises `ValueError` where the text is none."""
     if not _WHOLE.match(text):
-        raise ValueError(f"{text!r} is not a duration: {FORMAT_HINT}")
+        raise ValueError(f"{text!r} is not a duration: {PATTERN_HINTS[DURATION_PATTERN]}")
     # Rounded to the nanosecond, as Go counts: 0.1s + 0.2s is then 0.3 s exactly.
     return round(sum(float(number) * _UNIT_SECONDS[unit] for number, unit in _PART.findall(text)), 9)
 
@@ -64,7 +64,7 @@ class Duration(str):
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         return core_schema.no_info_after_validator_function(
             cls._validated,
-            core_schema.str_schema(pattern=PATTERN, min_length=1, max_length=MAX_LENGTH, strict=True),
+            core_schema.str_schema(pattern=DURATION_PATTERN, min_length=1, max_length=MAX_LENGTH, strict=True),
             serialization=core_schema.plain_serializer_function_ser_schema(str, return_schema=core_schema.str_schema()),
         )
 
@@ -78,6 +78,6 @@ class Duration(str):
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         del schema
-        text = handler(core_schema.str_schema(pattern=PATTERN, min_length=1, max_length=MAX_LENGTH))
+        text = handler(core_schema.str_schema(pattern=DURATION_PATTERN, min_length=1, max_length=MAX_LENGTH))
         text["x-kubernetes-validations"] = [{"rule": RANGE_CEL, "message": RANGE_MESSAGE}]
         return text

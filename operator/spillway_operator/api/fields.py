@@ -16,6 +16,12 @@ SUBDOMAIN_PATTERN: Final = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]
 SERVICE_NAME_PATTERN: Final = r"^[a-z]([a-z0-9-]*[a-z0-9])?$"
 LABEL_VALUE_PATTERN: Final = r"^([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)?$"
 NO_CONTROL_PATTERN: Final = r"^[^\x00-\x1f\x7f]+$"
+SECRET_KEY_PATTERN: Final = r"^[A-Za-z0-9._-]+$"  # noqa: S105 - a pattern
+URL_PATH_PATTERN: Final = r"^/[!-~]*$"
+HEADER_NAME_PATTERN: Final = r"^[a-z0-9!#$%&'*+.^|~-]+$"
+HEADER_VALUE_PATTERN: Final = r"^([!-~]([\t -~]*[!-~])?)?$"
+CONDITION_WORD_PATTERN: Final = r"^[A-Za-z][A-Za-z0-9]*$"
+DURATION_PATTERN: Final = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"
 
 DnsLabel = Annotated[str, Field(min_length=1, max_length=63, pattern=LABEL_PATTERN)]
 DnsSubdomain = Annotated[str, Field(min_length=1, max_length=253, pattern=SUBDOMAIN_PATTERN)]
@@ -26,3 +32,18 @@ Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
 Tokens = Annotated[int, Field(strict=True, ge=0, le=10_000_000)]
 Percent = Annotated[int, Field(strict=True, ge=0, le=100)]
 Count = Annotated[int, Field(strict=True, ge=0, le=1_000_000_000)]
+
+# What a person is told where a text does not have a field's form. A test holds that each pattern of each kind has its sentence.
+PATTERN_HINTS: Final[dict[str, str]] = {
+    LABEL_PATTERN: "use lower-case letters, digits and -, with a letter or digit at both ends",
+    SUBDOMAIN_PATTERN: "use lower-case letters, digits, - and ., with a letter or digit at both ends",
+    SERVICE_NAME_PATTERN: "use lower-case letters, digits and -, with a letter first and a letter or digit last",
+    LABEL_VALUE_PATTERN: "use letters, digits, -, _ and ., with a letter or digit at both ends",
+    NO_CONTROL_PATTERN: "remove line breaks, tabs and other control characters",
+    SECRET_KEY_PATTERN: "use letters, digits, -, _ and .",
+    URL_PATH_PATTERN: 'begin with / and use no spaces, e.g. "/health"',
+    HEADER_NAME_PATTERN: 'write it in lower case, without spaces, colons or _, e.g. "x-tier"',
+    HEADER_VALUE_PATTERN: "use plain characters (ASCII), with no space at either end",
+    CONDITION_WORD_PATTERN: "use letters and digits, e.g. BackendNotFound",
+    DURATION_PATTERN: 'write a number with a unit (ms, s, m, h), e.g. "500ms", "10s", "1m30s"',
+}

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 from pydantic import AwareDatetime, Field, PlainSerializer, SerializerFunctionWrapHandler, model_serializer
 
 from spillway_operator.api.base import StatusModel
-from spillway_operator.api.fields import DnsLabel, DnsSubdomain
+from spillway_operator.api.fields import CONDITION_WORD_PATTERN, DnsLabel, DnsSubdomain
 from spillway_operator.api.lists import ListMap
 
 GROUP: Final = "spillway.dev"
@@ -57,13 +57,13 @@ class Condition(StatusModel):
     """One aspect of an object's state, as every Kubernetes tool reads it."""
 
     type: str = Field(
-        min_length=1, max_length=316, pattern=r"^[A-Za-z]([A-Za-z0-9]*)$", description="What the condition is about, e.g. Ready."
+        min_length=1, max_length=316, pattern=CONDITION_WORD_PATTERN, description="What the condition is about, e.g. Ready."
     )
     status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds: True, False or Unknown.")
     reason: str = Field(
         min_length=1,
         max_length=256,
-        pattern=r"^[A-Za-z][A-Za-z0-9]*$",
+        pattern=CONDITION_WORD_PATTERN,
         description="Why, as a constant for programs, e.g. BackendNotFound.",
     )
     message: str = Field(default="", max_length=32768, description="Why, and what to do about it, for people.")

@@ -13,7 +13,16 @@ from pydantic import Field, model_validator
 
 from spillway_operator.api.base import SpecModel, StatusModel
 from spillway_operator.api.durations import Duration
-from spillway_operator.api.fields import Count, DnsLabel, DnsSubdomain, ModelName, Percent, Tokens
+from spillway_operator.api.fields import (
+    HEADER_NAME_PATTERN,
+    HEADER_VALUE_PATTERN,
+    Count,
+    DnsLabel,
+    DnsSubdomain,
+    ModelName,
+    Percent,
+    Tokens,
+)
 from spillway_operator.api.lists import ATOMIC, ListMap, ListSet, repeats
 from spillway_operator.api.meta import Conditions, ResourceModel
 from spillway_operator.api.rules import Location, Rule, check_spec
@@ -28,12 +37,12 @@ class HeaderMatch(SpecModel):
     name: str = Field(
         min_length=1,
         max_length=128,
-        pattern=r"^[a-z0-9!#$%&'*+.^|~-]+$",
+        pattern=HEADER_NAME_PATTERN,
         description="Name of the header, in lower case (headers match in any case), e.g. x-tier.",
     )
     value: str = Field(
         max_length=1024,
-        pattern=r"^([!-~]([\t -~]*[!-~])?)?$",
+        pattern=HEADER_VALUE_PATTERN,
         description="The value that the header must have, exactly, e.g. premium.",
     )
 

@@ -1,0 +1,133 @@
+"""Sentences about faults: what is wrong with a value, and what to do about it.
+
+Each takes jsonschema's error and answers with words for somebody who looks at the line that is named beside them: no library
+terms, the value in question where it is short, and the remedy.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from spillway_operator.api.fields import PATTERN_HINTS
+from spillway_operator.api.rules import Location
+
+_TYPES: Final = {
+    "object": "a mapping (lines of key: value)",
+    "array": "a list (lines that begin with -)",
+    "string": "text",
+    "integer": "a whole number",
+}
+_SIZES: Final = {
+    "Length": "characters",
+    "Items": "entries",
+    "Properties": "entries",
+}
+
+
+def sentence(error: Any) -> str:
+    """What to say of a jsonschema `ValidationError`; its own message where the keyword is one of ours."""
+    say = _SENTENCES.get(error.validator)
+    return say(error) if say else str(error.message)
+
+
+def missing(description: str) -> str:
+    """A required field is not there."""
+    return f"missing, and required. {description}".rstrip()
+
+
+def unknown_field(location: Location, known: Iterable[str], meant: str, elsewhere: list[str]) -> str:
+    """A field that the schema does not have. `meant`: the field it probably is; `elsewhere`: where there is one of that name."""
+    if meant:
+        return f'unknown field; did you mean "{meant}"?'
+    if elsewhere:
+        return f"unknown field here; there is {' and '.join(elsewhere[:3])}: move it, or remove it"
+    if location[0] == "metadata":
+        return "unknown field: remove it (name, namespace, labels and annotations are what a document has here)"
+    return f"unknown field: remove it (known here: {', '.join(known)})"
+
+
+def closest(name: str, options: Iterable[str]) -> str:
+    """The option that a misspelt name was meant to be, or the empty text. Case, `_` and `-` do not count."""
+    folded = {option.lower(): option for option in options}
+    plain = name.replace("_", "").replace("-", "").lower()
+    found = difflib.get_close_matches(plain, list(folded), n=1, cutoff=0.7)
+    return folded[found[0]] if found else ""
+
+
+def short(text: str) -> str:
+    """A text that fits into a sentence."""
+    return text if len(text) <= 60 else f"{text[:56]}..."
+
+
+def _type(error: Any) -> str:
+    wanted, value = error.validator_value, error.instance
+    expected = _TYPES[wanted]
+    if value is None:
+        return f"is empty: give {expected}, or remove the line"
+    if isinstance(value, bool):
+        found = "true or false (YAML reads yes, no, on and off so)"
+    elif isinstance(value, int | float):
+        found = f"the number {short(json.dumps(value))}"
+    else:
+        found = "text" if isinstance(value, str) else "a list" if isinstance(value, list) else "a mapping"
+    remedy = ""
+    if wanted == "string" and isinstance(value, bool | int | float):
+        remedy = ": put it in quotes"
+    elif wanted == "integer" and isinstance(value, str) and value.strip().isdigit():
+        remedy = ": remove the quotes"
+    elif wanted == "array" and isinstance(value, str):
+        remedy = ": put [ ] around it"
+    elif wanted == "array":
+        remedy = ': put "- " before each entry'
+    return f"must be {expected}, but is {found}{remedy}"
+
+
+def _enum(error: Any) -> str:
+    options = [str(option) for option in error.validator_value]
+    if not isinstance(error.instance, str):
+        return f"give one of {', '.join(options)}"
+    said = short(json.dumps(error.instance, ensure_ascii=False))
+    meant = closest(error.instance, options)
+    return f"{said} is none of {', '.join(options)}" + (f'; did you mean "{meant}"?' if meant else "")
+
+
+def _pattern(error: Any) -> str:
+    # Not below `auth`: somebody may have put the token where the name of its secret belongs.
+    said = "the text" if "auth" in error.absolute_path else short(json.dumps(error.instance, ensure_ascii=False))
+    return f"{said} does not fit: {PATTERN_HINTS[error.validator_value]}"
+
+
+def _too_few(error: Any) -> str:
+    # Every lower bound on a size in the schemas is 1; a test holds that.
+    return "is empty: give a text, or remove the line" if error.validator == "minLength" else "is empty: give at least one entry"
+
+
+def _too_many(error: Any) -> str:
+    unit = _SIZES[error.validator.removeprefix("max")]
+    return f"has {len(error.instance)} {unit}: give at most {error.validator_value}"
+
+
+def _too_small(error: Any) -> str:
+    return f"is {short(str(error.instance))}: give a number of at least {error.validator_value}"
+
+
+def _too_large(error: Any) -> str:
+    return f"is {short(str(error.instance))}: give a number of at most {error.validator_value}"
+
+
+_SENTENCES: Final[dict[str, Callable[[Any], str]]] = {
+    "type": _type,
+    "enum": _enum,
+    "pattern": _pattern,
+    "minLength": _too_few,
+    "minItems": _too_few,
+    "minProperties": _too_few,
+    "maxLength": _too_many,
+    "maxItems": _too_many,
+    "maxProperties": _too_many,
+    "minimum": _too_small,
+    "maximum": _too_large,
+}

@@ -1,0 +1,332 @@
+"""YAML text as plain data that knows the line of each of its parts.
+
+A file is cut at its `---` lines before anything is parsed: such a line is a document's end wherever it stands, also within
+quotes, so that a syntax error in one document leaves its neighbours whole. Each document is built from parser events, without
+recursion, under limits on depth and on the number of nodes *after* aliases are expanded, which is what an alias bomb runs into.
+
+The data is what the API server would see: JSON. Dates stay text, `5.0` is 5, infinity and objects are refused, a key is text, and
+given once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import yaml
+from yaml.resolver import Resolver
+
+from spillway_operator.api.rules import Location
+
+MAX_DEPTH: Final = 64
+MAX_NODES: Final = 100_000
+
+_LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_RESOLVER: Final[Any] = Resolver()
+_SEPARATOR: Final = re.compile(r"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
+_BLANK: Final = re.compile(r"\A(?:[ \t]*(?:[#%].*)?\r?(?:\n|\Z))*\Z")
+_TRUE: Final = frozenset({"yes", "true", "on"})
+_TAG: Final = "tag:yaml.org,2002:"
+_MERGE: Final = _TAG + "merge"
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """Something that is wrong with the text itself."""
+
+    line: int
+    message: str
+    location: Location = ()
+
+
+@dataclass(slots=True)
+class Document:
+    """One document: its data (None: it could not be read), the lines of its parts, and its flaws."""
+
+    line: int
+    text: str
+    data: Any = None
+    flaws: list[Flaw] = field(default_factory=list)
+    key_lines: dict[Location, int] = field(default_factory=dict)
+    value_lines: dict[Location, int] = field(default_factory=dict)
+
+    def line_of(self, location: Location) -> int:
+        """Line of the nearest part that there is: the value's where it stands alone, the key's where it opens a block."""
+        while True:
+            key = self.key_lines.get(location)
+            value = self.value_lines.get(location)
+            if key is not None:
+                return key
+            if value is not None:
+                return value
+            if not location:
+                return self.line
+            location = location[:-1]
+
+
+class _Stop(Exception):  # noqa: N818 - ends the reading of a document; never leaves this module
+    def __init__(self, line: int, message: str) -> None:
+        super().__init__(message)
+        self.line = line
+        self.message = message
+
+
+@dataclass(slots=True)
+class _Value:
+    """A finished node: data, its line, and how many nodes it has when written out."""
+
+    data: Any
+    line: int
+    nodes: int = 1
+    scalar: bool = False
+    merge: bool = False
+
+
+@dataclass(slots=True)
+class _Open:
+    """A mapping or list that is being read."""
+
+    location: Location
+    line: int
+    anchor: str | None
+    entries: Any
+    nodes: int = 1
+    key: _Value | None = None
+    merged: list[Any] = field(default_factory=list)
+
+
+def documents(text: str) -> Iterator[Document]:
+    """Documents of a file in order. Empty ones and those that hold comments only are left out."""
+    text = text.removeprefix("\ufeff")
+    starts = [0, *(match.start() for match in _SEPARATOR.finditer(text))]
+    line = 1
+    for start, end in zip(starts, [*starts[1:], len(text)], strict=True):
+        chunk = text[start:end]
+        body = _SEPARATOR.sub("   ", chunk, count=1)
+        if not _BLANK.match(body):
+            yield from _read(body, line)
+        line += chunk.count("\n")
+
+
+def _read(text: str, first_line: int) -> Iterator[Document]:
+    """Documents of a text without `---`: one, or several if `...` ends one."""
+    offset = len(text) - len(text.lstrip())
+    document = Document(first_line + text.count("\n", 0, offset), text)
+    try:
+        builder = None
+        for event in yaml.parse(text, Loader=_LOADER):
+            if isinstance(event, yaml.DocumentStartEvent):
+                builder = _Builder(document, first_line)
+            elif isinstance(event, yaml.DocumentEndEvent):
+                if document.data is not None or document.flaws:
+                    yield document
+                document = Document(_line(event.end_mark, first_line), text)
+                builder = None
+            elif builder is not None:
+                builder.take(event)
+    except _Stop as stop:
+        document.data = None
+        document.flaws.append(Flaw(stop.line, stop.message))
+        yield document
+    except yaml.MarkedYAMLError as error:
+        document.data = None
+        document.flaws.append(Flaw(_line(error.problem_mark or error.context_mark, first_line), _explain(error, text)))
+        yield document
+    except yaml.reader.ReaderError as error:
+        document.data = None
+        before = text.encode(errors="replace")[: error.position] if isinstance(error.position, int) else b""
+        document.flaws.append(Flaw(first_line + before.count(b"\n"), "a control character stands in the text: remove it"))
+        yield document
+
+
+def _line(mark: Any, first_line: int) -> int:
+    return first_line + (mark.line if mark else 0)
+
+
+class _Builder:
+    """Turns a document's events into data, lines and flaws."""
+
+    def __init__(self, document: Document, first_line: int) -> None:
+        self._document = document
+        self._first_line = first_line
+        self._stack: list[_Open] = []
+        self._anchors: dict[str, _Value] = {}
+        self._nodes = 0
+
+    def take(self, event: yaml.Event) -> None:
+        """One event of the document."""
+        line = _line(event.start_mark, self._first_line)
+        if isinstance(event, yaml.ScalarEvent):
+            value = _scalar(event, line)
+            if event.anchor:
+                self._anchors[event.anchor] = value
+            self._add(value)
+        elif isinstance(event, yaml.AliasEvent):
+            known = self._anchors.get(event.anchor or "")
+            if known is None:
+                raise _Stop(
+                    line, f"the alias *{event.anchor} stands for nothing: put &{event.anchor} before the value it is to repeat"
+                )
+            self._add(_Value(known.data, line, known.nodes, known.scalar))
+        elif isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
+            self._open(event, line)
+        elif isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent):
+            self._close()
+
+    def _open(self, event: yaml.MappingStartEvent | yaml.SequenceStartEvent, line: int) -> None:
+        if len(self._stack) >= MAX_DEPTH:
+            raise _Stop(line, f"the document is nested more than {MAX_DEPTH} levels deep")
+        if event.tag and not event.tag.startswith(_TAG):
+            raise _Stop(line, f"the tag {event.tag} means nothing here: remove it")
+        if self._stack and isinstance(self._stack[-1].entries, dict) and self._stack[-1].key is None:
+            raise _Stop(line, "a key is a word, not a mapping or list: quote it if it begins with { or [")
+        entries: Any = {} if isinstance(event, yaml.MappingStartEvent) else []
+        self._stack.append(_Open(self._next_location(), line, event.anchor, entries))
+
+    def _close(self) -> None:
+        closed = self._stack.pop()
+        if isinstance(closed.entries, dict):
+            for source in closed.merged:
+                for key, value in source.items():
+                    closed.entries.setdefault(key, value)
+        value = _Value(closed.entries, closed.line, closed.nodes)
+        if closed.anchor:
+            self._anchors[closed.anchor] = value
+        self._add(value)
+
+    def _next_location(self) -> Location:
+        if not self._stack:
+            return ()
+        parent = self._stack[-1]
+        if isinstance(parent.entries, dict):
+            assert parent.key is not None  # noqa: S101 - a key was read, or `_open` has refused
+            return (*parent.location, str(parent.key.data))
+        return (*parent.location, len(parent.entries))
+
+    def _add(self, value: _Value) -> None:
+        """Put a finished node where it belongs: the document, a list, or a mapping's key or value."""
+        if not self._stack:
+            self._document.data = value.data
+            self._document.value_lines[()] = value.line
+            return
+        parent = self._stack[-1]
+        parent.nodes += value.nodes
+        if parent.nodes > MAX_NODES:
+            raise _Stop(value.line, f"the document has more than {MAX_NODES} parts, counting what aliases repeat: split it up")
+        if isinstance(parent.entries, list):
+            self._document.value_lines[*parent.location, len(parent.entries)] = value.line
+            parent.entries.append(value.data)
+        elif parent.key is None:
+            if not value.scalar:
+                raise _Stop(value.line, "a key is a word, not a mapping or list")
+            parent.key = value
+        else:
+            self._entry(parent, parent.key, value)
+            parent.key = None
+
+    def _entry(self, parent: _Open, key: _Value, value: _Value) -> None:
+        if key.merge:
+            sources = value.data if isinstance(value.data, list) else [value.data]
+            if not all(isinstance(source, dict) for source in sources):
+                raise _Stop(value.line, "<< takes a mapping, or a list of mappings, e.g. <<: *common")
+            parent.merged.extend(sources)
+            return
+        if not isinstance(key.data, str):
+            at = (*parent.location, str(key.data))
+            self._document.flaws.append(
+                Flaw(key.line, f"a key is text, and YAML reads this one as {_kind(key.data)}: put it in quotes", at)
+            )
+            return
+        location = (*parent.location, key.data)
+        if key.data in parent.entries:
+            first = self._document.key_lines[location]
+            self._document.flaws.append(Flaw(key.line, f"given twice (first in line {first}): remove one", location))
+            return
+        self._document.key_lines[location] = value.line if value.scalar else key.line
+        parent.entries[key.data] = value.data
+
+
+def _kind(data: Any) -> str:
+    if data is None:
+        return "empty"
+    return "true or false" if isinstance(data, bool) else "a number"
+
+
+def _scalar(event: yaml.ScalarEvent, line: int) -> _Value:
+    """A scalar's value as JSON would have it."""
+    text = event.value
+    tag = event.tag
+    if tag is None or tag == "!":
+        tag = _RESOLVER.resolve(yaml.ScalarNode, text, event.implicit)
+    name = tag.removeprefix(_TAG)
+    if name == tag:
+        raise _Stop(line, f"the tag {tag} means nothing here: remove it")
+    if name == "merge":
+        return _Value(text, line, scalar=True, merge=True)
+    try:
+        return _Value(_converted(name, text), line, scalar=True)
+    except (ValueError, OverflowError):
+        raise _Stop(line, f"{text[:60]!r} is no number that can be used: give a finite one, or put text in quotes") from None
+
+
+def _converted(name: str, text: str) -> Any:
+    if name == "null":
+        return None
+    if name == "bool":
+        return text.lower() in _TRUE
+    if name in {"int", "float"} and ":" not in text:  # 1:30 is a clock time, not the 90 that YAML 1.1 makes of it
+        return _integer(text) if name == "int" else _float(text)
+    return text
+
+
+def _integer(text: str) -> int:
+    digits = text.replace("_", "")
+    sign = -1 if digits.startswith("-") else 1
+    digits = digits.lstrip("+-")
+    if digits.startswith(("0b", "0x")):
+        return sign * int(digits, 0)
+    return sign * int(digits, 8 if digits.startswith("0") and digits != "0" else 10)
+
+
+def _float(text: str) -> int | float:
+    number = float(text.replace("_", ""))
+    return int(number) if number.is_integer() else _finite(number)
+
+
+def _finite(number: float) -> float:
+    if number != number or number in {float("inf"), float("-inf")}:  # noqa: PLR0124 - the test for not-a-number
+        raise ValueError("not finite")
+    return number
+
+
+# What the parser says, and what a person can do about it. The first fragment that is in the parser's words counts.
+_EXPLANATIONS: Final = (
+    ("mapping values are not allowed", 'a ": " too many in this line: put the text in quotes, or check the indentation'),
+    ("could not find expected ':'", 'a line without ": ": write key: value, and check quotes and indentation'),
+    ("did not find expected ',' or", "a [ or { that is not closed, or a comma that is missing"),
+    ("expected ',' or", "a [ or { that is not closed, or a comma that is missing"),
+    ("unexpected end of stream", "a quote that is not closed"),
+    ("did not find expected '-' indicator", 'the indentation does not fit the list above: line up the "- "'),
+    ("did not find expected key", "the indentation, or a quote, does not fit the lines above"),
+    ("expected <block end>", "the indentation, or a quote, does not fit the lines above"),
+    ("block sequence entries are not allowed", 'a list does not begin here: put the "- " on a line of its own'),
+    ("did not find expected node content", "a value that YAML cannot read: put the text in quotes"),
+    ("undefined tag handle", "a tag that means nothing here: put the text in quotes"),
+    ("did not find expected hexdecimal", r"a \ in double quotes that begins nothing known: use single quotes, or \\"),
+    ("unknown escape character", r"a \ in double quotes that begins nothing known: use single quotes, or \\"),
+)  # fmt: skip
+
+
+def _explain(error: yaml.MarkedYAMLError, text: str) -> str:
+    words = f"{error.context or ''} {error.problem or ''}"
+    mark = error.problem_mark
+    if "cannot start any token" in words and mark is not None:
+        line = text.splitlines()[mark.line] if mark.line < len(text.splitlines()) else ""
+        sign = line[mark.column : mark.column + 1]
+        if "\t" in line[: mark.column + 1]:
+            return "a tab: YAML is indented with spaces only"
+        return f"a value cannot begin with {sign}: put the text in quotes"
+    explanation = next((said for fragment, said in _EXPLANATIONS if fragment in words), None)
+    return explanation or f"YAML that cannot be read ({(error.problem or 'unknown reason').strip()})"
