@@ -1,4 +1,7 @@
-"""The `spillway` command. A sub-command's module is light; what it runs is imported when it runs."""
+"""The `spillway` command.
+
+A sub-command's module is imported only when it is the one asked for, and what it runs only when it runs: help is there at once.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,14 @@ from collections.abc import Sequence
 
 from spillway.options import apply_environment, formatter
 
-# In the order of the help. Each module has `add_parser(subparsers)`.
+# Name, purpose and module, in the order of the help. Each module has `add_parser(subparsers)`, which sets `run`.
 COMMANDS = (
-    "spillway.run.command",
-    "spillway.validate",
-    "spillway.get.command",
-    "spillway.explain",
-    "spillway.sim_engine.command",
-    "spillway.version",
+    ("run", "run everything on this machine, without a cluster", "spillway.run.command"),
+    ("validate", "check resource documents, without applying them", "spillway.validate"),
+    ("get", "show routes or backends with their live load", "spillway.get.command"),
+    ("explain", "tell why a request went where it did", "spillway.explain"),
+    ("sim-engine", "run one simulated inference engine", "spillway.sim_engine.command"),
+    ("version", "print the versions of Spillway and Python", "spillway.version"),
 )
 
 DESCRIPTION = """\
@@ -39,25 +42,25 @@ Each option can be given as SPILLWAY_<OPTION> in the environment, e.g. SPILLWAY_
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+def build_parser(asked: str | None) -> argparse.ArgumentParser:
+    """The command line; of the sub-commands only the one `asked` for is whole."""
     parser = argparse.ArgumentParser(
         prog="spillway", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=formatter, allow_abbrev=False
     )
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name in COMMANDS:
-        try:
-            importlib.import_module(name).add_parser(subparsers)
-        except ModuleNotFoundError:
-            continue
-    for subparser in subparsers.choices.values():
-        apply_environment(subparser, os.environ)
+    for name, purpose, module in COMMANDS:
+        if name == asked:
+            importlib.import_module(module).add_parser(subparsers)
+            apply_environment(subparsers.choices[name], os.environ)
+        else:
+            subparsers.add_parser(name, help=purpose)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a sub-command; its exit code."""
-    args = build_parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    args = build_parser(argv[0] if argv else None).parse_args(argv)
     try:
         code: int = args.run(args)
     except KeyboardInterrupt:

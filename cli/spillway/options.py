@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import textwrap
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,19 @@ Run = Callable[[argparse.Namespace], int]
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Shows defaults of options that have one worth showing, and keeps the examples' line breaks."""
+    """Shows defaults that are worth showing; a text that has line breaks keeps them, another is filled to the width."""
+
+    def __init__(self, prog: str, **more: Any) -> None:
+        super().__init__(prog, **more)
+        self._action_max_length = 14  # argparse forgets the indentation of sub-commands and would break the longest
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return super()._fill_text(text, width, indent) if "\n" in text else textwrap.fill(text, width)
+
+    def _format_action(self, action: argparse.Action) -> str:
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - argparse has no public name for it
+            return self._join_parts([self._format_action(part) for part in action._get_subactions()])  # noqa: SLF001
+        return super()._format_action(action)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         text = action.help or ""
@@ -42,10 +55,10 @@ def _terminal_columns() -> int:
         return 100
 
 
-def add_command(subparsers: Parsers, name: str, purpose: str, description: str, examples: str, run: Run) -> argparse.ArgumentParser:
-    """A sub-command in the house form: `purpose` in the list, `description` above its options, `examples` below."""
+def add_command(subparsers: Parsers, name: str, description: str, examples: str, run: Run) -> argparse.ArgumentParser:
+    """A sub-command in the house form: `description` above its options, `examples` below."""
     parser = subparsers.add_parser(
-        name, help=purpose, description=description, epilog=examples.strip("\n"), formatter_class=formatter, allow_abbrev=False
+        name, description=description, epilog=examples.strip("\n"), formatter_class=formatter, allow_abbrev=False
     )
     parser.set_defaults(run=run)
     return parser

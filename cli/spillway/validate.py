@@ -1,7 +1,7 @@
 """`spillway validate PATH...` says whether resource documents are good.
 
 It reads what `spillway run` and the API server would read and says everything that is wrong at once, one line a fault:
-`file:line: spec.path: what is wrong and what to do`. Exit status 0: all good (warnings may be shown), 1: faults, or nothing to read.
+`file:line: spec.path: what is wrong and what to do`. Faults go to stdout, being the answer; the count goes to stderr.
 """
 
 from __future__ import annotations
@@ -9,45 +9,45 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from spillway_operator.api.crosscheck import cross_check
-from spillway_operator.api.documents import SETTINGS_FILE, load_paths, resource_files
+from spillway.options import Parsers, add_command
 
-if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse has no public name for it
+DESCRIPTION = """\
+Checks resource documents (ModelBackend, ModelRoute) without applying them. Every fault is a line,
+all of them at once:
 
-_DESCRIPTION = f"""\
-Check resource documents (ModelBackend, ModelRoute) without applying them.
+  file:line: spec.path: what is wrong and what to do
 
-Every fault is one line, all of them at once:
+The rules are those of the CRDs, so what passes here passes the API server. Beyond them it checks
+what shows only between documents: two routes that claim one model name, and (as a warning) a route
+to a backend that no file declares.
 
-  FILE:LINE: PATH IN THE DOCUMENT: what is wrong and what to do
-
-The rules are those of the CRDs, so what passes here is accepted by the API server, and beyond them
-what shows only between documents: two routes that claim one model, a backend that no file declares.
-
-In folders, *.yaml and *.yml files are read, at any depth; hidden ones are not, nor is {SETTINGS_FILE},
+Of a folder, *.yaml and *.yml files are read at any depth; hidden ones are not, nor is spillway.yaml,
 which holds the settings of `spillway run`.
 """
 
+EXAMPLES = """
+examples:
+  spillway validate my-routes/            a folder
+  spillway validate a.yaml b.yaml         files, checked together
+  kubectl get mroute -A -o yaml > all.yaml; spillway validate all.yaml
 
-def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
-    """Add the sub-command to the command's parser."""
-    parser = subparsers.add_parser(
-        "validate",
-        help="check resource documents, without applying them",
-        description=_DESCRIPTION,
-        epilog="exit status: 0 if every document is valid, 1 if not. Warnings alone leave it 0.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+exit codes: 0 every document is valid (there may be warnings), 1 faults or no documents,
+2 the command line is wrong
+"""
+
+
+def add_parser(subparsers: Parsers) -> None:
+    """Add the sub-command."""
+    parser = add_command(subparsers, "validate", DESCRIPTION, EXAMPLES, run)
     parser.add_argument("paths", nargs="+", metavar="PATH", type=Path, help="a YAML file, or a folder of them")
-    parser.set_defaults(run=run)
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check the documents and print what is wrong; the exit status."""
+    """Check the documents and print what is wrong; the exit code."""
+    from spillway_operator.api.crosscheck import cross_check
+    from spillway_operator.api.documents import SETTINGS_FILE, load_paths, resource_files
+
     files = [path for path in dict.fromkeys(resource_files(args.paths)) if path.name != SETTINGS_FILE]
     loaded = load_paths(files)
     unread = [problem.object for problem in loaded.errors if problem.object]

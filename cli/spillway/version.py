@@ -15,7 +15,7 @@ examples:
 
 def add_parser(subparsers: Parsers) -> None:
     """Add the sub-command."""
-    add_command(subparsers, "version", "print the versions of Spillway and Python", "Prints versions.", EXAMPLES, run)
+    add_command(subparsers, "version", "Prints the versions of Spillway and Python.", EXAMPLES, run)
 
 
 def run(args: argparse.Namespace) -> int:  # noqa: ARG001 - a sub-command's signature

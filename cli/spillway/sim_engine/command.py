@@ -31,7 +31,6 @@ def add_parser(subparsers: Parsers) -> None:
     parser = add_command(
         subparsers,
         "sim-engine",
-        "run one simulated inference engine",
         "Runs an OpenAI-style engine that makes words of no meaning at a set speed: continuous batching, a KV cache of limited "
         "size, vLLM's metric names, and faults that can be set while it runs.",
         EXAMPLES,

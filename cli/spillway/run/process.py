@@ -1,0 +1,192 @@
+"""The process of `spillway run`: checks before the start, signals, and the loop that watches and shows."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import fcntl
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from spillway.run.endpoints import Ports, is_free
+from spillway.run.layout import LOOPBACK, Site
+from spillway.run.screen import Screen
+from spillway.run.standalone import Standalone
+from spillway.run.supervisor import Supervisor, child_environment
+from spillway.run.watch import StandaloneFiles, View, is_ready, look
+
+FILES_SECONDS = 0.2
+VIEW_SECONDS = 1.0
+INTRODUCTION_PATIENCE_SECONDS = 5.0  # the address is told by then, ready or not
+OWN_OPTIONS = ("port", "admin_port", "state_dir", "grace_seconds", "simulate", "quiet")
+
+
+class StartError(Exception):
+    """Why a run cannot start, in one line for a person."""
+
+
+def start(args: argparse.Namespace) -> int:
+    """Run until a signal; the exit code."""
+    try:
+        site = _site(args)
+        lock = _locked(site.state_dir)
+    except StartError as error:
+        print(f"spillway run: {error}", file=sys.stderr)
+        return 1
+    with lock:
+        screen = Screen(sys.stdout, lambda: datetime.now(UTC), live=sys.stdout.isatty(), quiet=args.quiet)
+        return asyncio.run(_Run(args, site, screen).main())
+
+
+def _site(args: argparse.Namespace) -> Site:
+    for path in args.paths:
+        if not Path(path).exists():
+            raise StartError(f"{path}: no such file or folder")
+    ports = Ports(os.getpid())
+    port = args.port or ports("api")
+    if args.admin_port:
+        admin_ports = [args.admin_port, args.admin_port + 1, args.admin_port + 2]
+    else:
+        admin_ports = [ports("operator admin"), ports("gateway admin"), ports("discovery")]
+    wanted = ((port, "--port"), *((admin_port, "--admin-port") for admin_port in admin_ports))
+    if port in admin_ports:
+        raise StartError(f"port {port} is asked for twice: --admin-port takes three ports in a row")
+    for number, option in wanted:
+        if not is_free(number):
+            raise StartError(f"port {number} is taken; stop what listens there, or choose another with {option}")
+    return Site(tuple(args.paths), Path(args.state_dir), port, *admin_ports)
+
+
+def _locked(state_dir: Path) -> IO[str]:
+    """The state folder, for this process alone until the file is closed."""
+    try:
+        (state_dir / "logs").mkdir(parents=True, exist_ok=True)
+        lock = (state_dir / "lock").open("w", encoding="ascii")
+    except OSError as error:
+        raise StartError(f"cannot use the state folder {state_dir}: {error.strerror}; choose another with --state-dir") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise StartError(f"another run uses the state folder {state_dir}; choose another with --state-dir") from None
+    return lock
+
+
+class _Run:
+    """One run from its first line to its last."""
+
+    def __init__(self, args: argparse.Namespace, site: Site, screen: Screen) -> None:
+        self._site, self._screen = site, screen
+        self._overrides = dict(args.simulate)
+        self._files = StandaloneFiles(args.paths)
+        self._told: set[str] = set()
+        self._stop = asyncio.Event()
+        environ = child_environment(os.environ, OWN_OPTIONS)
+        self._supervisor = Supervisor(site, environ, Ports(os.getpid()), screen.say, args.grace_seconds)
+        self._introduced = False
+        self._standalone = Standalone()
+
+    async def main(self) -> int:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self._on_signal)
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._follow_files()), group.create_task(self._follow_operator())]
+                await self._stop.wait()
+                for task in tasks:
+                    task.cancel()
+        finally:
+            self._screen.end()
+            await self._supervisor.stop()
+        self._screen.say("stopped")
+        return 0
+
+    def _on_signal(self) -> None:
+        if self._stop.is_set():
+            self._supervisor.kill()
+            return
+        self._stop.set()
+        self._screen.end()
+        self._screen.say("stopping; once more stops at once")
+
+    async def _follow_files(self) -> None:
+        while True:
+            standalone = self._files.read_if_changed()
+            if standalone is not None:
+                self._standalone = standalone.with_replicas(self._overrides)
+                self._tell([str(problem) for problem in self._files.problems])
+                await self._supervisor.apply(self._standalone)
+            await asyncio.sleep(FILES_SECONDS)
+
+    async def _follow_operator(self) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while True:
+            view = await look(self._site.operator_url)
+            if not self._introduced:
+                ready = view is not None and _chat_model(view) is not None
+                ready = ready and await is_ready(f"http://{LOOPBACK}:{self._site.gateway_admin_port}")
+                if ready or loop.time() - began > INTRODUCTION_PATIENCE_SECONDS:
+                    self._introduce(view)
+                    self._introduced = True
+                else:
+                    await asyncio.sleep(0.1)
+                    continue
+            problems = [*self._files.problems, *(view.problems if view else [])]
+            if not self._screen.live:
+                self._tell([str(problem) for problem in problems])
+            if view is not None:
+                self._tell(_unknown_simulations(self._standalone, view))
+            footer = f"API http://{LOOPBACK}:{self._site.port}   admin {self._site.operator_url}   Ctrl-C stops"
+            self._screen.update(view, problems, footer)
+            await asyncio.sleep(VIEW_SECONDS)
+
+    def _tell(self, texts: list[str]) -> None:
+        """Say each text once, as long as it holds."""
+        for text in texts:
+            if text not in self._told:
+                self._told.add(text)
+                self._screen.line(text)
+
+    def _introduce(self, view: View | None) -> None:
+        site = self._site
+        for problem in view.problems if view else []:
+            self._tell([str(problem)])
+        model = (_chat_model(view) if view else None) or "MODEL"
+        body = f'{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "Hello"}}]}}'
+        for line in (
+            f"API      http://{LOOPBACK}:{site.port}/v1",
+            f"admin    operator {site.operator_url}, gateway http://{LOOPBACK}:{site.gateway_admin_port} (/info /config /metrics)",
+            f"logs     {site.state_dir / 'logs'}/*.log",
+            "",
+            f"try      curl -N http://{LOOPBACK}:{site.port}/v1/chat/completions -H 'content-type: application/json' \\",
+            f"           -d '{body}'",
+            "",
+        ):
+            self._screen.line(line)
+
+
+def _chat_model(view: View) -> str | None:
+    """A model name that a client can send: of the first route that is ready."""
+    for route in view.routes:
+        if any(_is_true(condition, "Ready") for condition in (route.get("status") or {}).get("conditions") or []):
+            return str(route["spec"]["models"][0])
+    return None
+
+
+def _is_true(condition: Mapping[str, Any], kind: str) -> bool:
+    return condition.get("type") == kind and condition.get("status") == "True"
+
+
+def _unknown_simulations(standalone: Standalone, view: View) -> list[str]:
+    """Simulated engines that nobody will ever ask."""
+    known = {f"{item['metadata'].get('namespace', 'default')}/{item['metadata']['name']}" for item in view.backends}
+    return [
+        f"simulate: there is no ModelBackend {key}; its engines get no traffic" for key in standalone.simulate if key not in known
+    ]
