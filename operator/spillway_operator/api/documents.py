@@ -31,6 +31,7 @@ MAX_FILE_BYTES: Final = 1024 * 1024
 SETTINGS_FILE: Final = "spillway.yaml"
 SUFFIXES: Final = (".yaml", ".yml")
 
+_LISTS: Final = frozenset({"List", *(f"{kind}List" for kind in KINDS)})
 _KIND_LINE: Final = re.compile(r"^kind:[ \t]*[\"']?([A-Za-z]+)", re.MULTILINE)
 _METADATA: Final = re.compile(r"^metadata:(.*(?:\n[ \t]+.*|\n[ \t]*(?=\n))*)", re.MULTILINE)
 
@@ -122,11 +123,12 @@ def load_text(text: str | bytes, file: str) -> LoadResult:
     objects: list[LoadedObject] = []
     problems: list[Problem] = []
     for document in positions.documents(text):
-        loaded = _load(document, file)
-        if isinstance(loaded, LoadedObject):
-            objects.append(loaded)
-        else:
-            problems.extend(loaded)
+        for part in _parts(document):
+            loaded = _load(part, file)
+            if isinstance(loaded, LoadedObject):
+                objects.append(loaded)
+            else:
+                problems.extend(loaded)
     return _apart(objects, problems)
 
 
@@ -180,6 +182,16 @@ def _apart(objects: list[LoadedObject], problems: list[Problem]) -> LoadResult:
             where = f"{earlier.file}:{earlier.line}"
             problems.append(each.problem(("metadata", "name"), f"{each.key} is declared in {where} already: remove or rename one"))
     return LoadResult(tuple(first.values()), tuple(problems))
+
+
+def _parts(document: positions.Document) -> Iterator[positions.Document]:
+    """The entries of a list of objects, which is what `kubectl get -o yaml` prints; any other document as it is."""
+    data = document.data
+    listed = isinstance(data, dict) and data.get("kind") in _LISTS and data.get("apiVersion") in {"v1", API_VERSION}
+    if listed and isinstance(data.get("items"), list):
+        yield from (document.part(("items", index), item) for index, item in enumerate(data["items"]))
+    else:
+        yield document
 
 
 def _load(document: positions.Document, file: str) -> LoadedObject | list[Problem]:

@@ -131,3 +131,35 @@ _SENTENCES: Final[dict[str, Callable[[Any], str]]] = {
     "minimum": _too_small,
     "maximum": _too_large,
 }
+
+
+# What the parser says, and what a person can do about it. The first fragment that is in the parser's words counts.
+_SYNTAX: Final = (
+    ("mapping values are not allowed", 'a ": " too many in this line: put the text in quotes, or check the indentation'),
+    ("could not find expected ':'", 'a line without ": ": write key: value, and check quotes and indentation'),
+    ("did not find expected ',' or", "a [ or { that is not closed, or a comma that is missing"),
+    ("expected ',' or", "a [ or { that is not closed, or a comma that is missing"),
+    ("unexpected end of stream", "a quote that is not closed"),
+    ("did not find expected '-' indicator", 'the indentation does not fit the list above: line up the "- "'),
+    ("did not find expected key", "the indentation, or a quote, does not fit the lines above"),
+    ("expected <block end>", "the indentation, or a quote, does not fit the lines above"),
+    ("block sequence entries are not allowed", 'a list does not begin here: put the "- " on a line of its own'),
+    ("did not find expected node content", "a value that YAML cannot read: put the text in quotes"),
+    ("undefined tag handle", "a tag that means nothing here: put the text in quotes"),
+    ("did not find expected hexdecimal", r"a \ in double quotes that begins nothing known: use single quotes, or \\"),
+    ("unknown escape character", r"a \ in double quotes that begins nothing known: use single quotes, or \\"),
+)  # fmt: skip
+
+
+def syntax(error: Any, text: str) -> str:
+    """What to say of PyYAML's `MarkedYAMLError`, met in a text."""
+    words = f"{error.context or ''} {error.problem or ''}"
+    mark = error.problem_mark
+    if "cannot start any token" in words and mark is not None:
+        line = text.splitlines()[mark.line] if mark.line < len(text.splitlines()) else ""
+        sign = line[mark.column : mark.column + 1]
+        if "\t" in line[: mark.column + 1]:
+            return "a tab: YAML is indented with spaces only"
+        return f"a value cannot begin with {sign}: put the text in quotes"
+    explanation = next((said for fragment, said in _SYNTAX if fragment in words), None)
+    return explanation or f"YAML that cannot be read ({(error.problem or 'unknown reason').strip()})"

@@ -18,7 +18,9 @@ from typing import Any, Final
 import yaml
 from yaml.resolver import Resolver
 
+from spillway_operator.api.messages import syntax
 from spillway_operator.api.rules import Location
+from spillway_operator.api.scalars import convert, described
 
 MAX_DEPTH: Final = 64
 MAX_NODES: Final = 100_000
@@ -27,9 +29,7 @@ _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _RESOLVER: Final[Any] = Resolver()
 _SEPARATOR: Final = re.compile(r"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
 _BLANK: Final = re.compile(r"\A(?:[ \t]*(?:[#%].*)?\r?(?:\n|\Z))*\Z")
-_TRUE: Final = frozenset({"yes", "true", "on"})
 _TAG: Final = "tag:yaml.org,2002:"
-_MERGE: Final = _TAG + "merge"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,18 @@ class Document:
             if not location:
                 return self.line
             location = location[:-1]
+
+    def part(self, location: Location, data: Any) -> Document:
+        """A part of the document as a document of its own; `data` is what stands there."""
+        depth = len(location)
+        return Document(
+            self.line_of(location),
+            self.text,
+            data,
+            [Flaw(flaw.line, flaw.message, flaw.location[depth:]) for flaw in self.flaws if flaw.location[:depth] == location],
+            {at[depth:]: line for at, line in self.key_lines.items() if at[:depth] == location},
+            {at[depth:]: line for at, line in self.value_lines.items() if at[:depth] == location},
+        )
 
 
 class _Stop(Exception):  # noqa: N818 - ends the reading of a document; never leaves this module
@@ -132,7 +144,7 @@ def _read(text: str, first_line: int) -> Iterator[Document]:
         yield document
     except yaml.MarkedYAMLError as error:
         document.data = None
-        document.flaws.append(Flaw(_line(error.problem_mark or error.context_mark, first_line), _explain(error, text)))
+        document.flaws.append(Flaw(_line(error.problem_mark or error.context_mark, first_line), syntax(error, text)))
         yield document
     except yaml.reader.ReaderError as error:
         document.data = None
@@ -236,7 +248,7 @@ class _Builder:
         if not isinstance(key.data, str):
             at = (*parent.location, str(key.data))
             self._document.flaws.append(
-                Flaw(key.line, f"a key is text, and YAML reads this one as {_kind(key.data)}: put it in quotes", at)
+                Flaw(key.line, f"a key is text, and YAML reads this one as {described(key.data)}: put it in quotes", at)
             )
             return
         location = (*parent.location, key.data)
@@ -246,12 +258,6 @@ class _Builder:
             return
         self._document.key_lines[location] = value.line if value.scalar else key.line
         parent.entries[key.data] = value.data
-
-
-def _kind(data: Any) -> str:
-    if data is None:
-        return "empty"
-    return "true or false" if isinstance(data, bool) else "a number"
 
 
 def _scalar(event: yaml.ScalarEvent, line: int) -> _Value:
@@ -266,67 +272,6 @@ def _scalar(event: yaml.ScalarEvent, line: int) -> _Value:
     if name == "merge":
         return _Value(text, line, scalar=True, merge=True)
     try:
-        return _Value(_converted(name, text), line, scalar=True)
-    except (ValueError, OverflowError):
+        return _Value(convert(name, text), line, scalar=True)
+    except ValueError:
         raise _Stop(line, f"{text[:60]!r} is no number that can be used: give a finite one, or put text in quotes") from None
-
-
-def _converted(name: str, text: str) -> Any:
-    if name == "null":
-        return None
-    if name == "bool":
-        return text.lower() in _TRUE
-    if name in {"int", "float"} and ":" not in text:  # 1:30 is a clock time, not the 90 that YAML 1.1 makes of it
-        return _integer(text) if name == "int" else _float(text)
-    return text
-
-
-def _integer(text: str) -> int:
-    digits = text.replace("_", "")
-    sign = -1 if digits.startswith("-") else 1
-    digits = digits.lstrip("+-")
-    if digits.startswith(("0b", "0x")):
-        return sign * int(digits, 0)
-    return sign * int(digits, 8 if digits.startswith("0") and digits != "0" else 10)
-
-
-def _float(text: str) -> int | float:
-    number = float(text.replace("_", ""))
-    return int(number) if number.is_integer() else _finite(number)
-
-
-def _finite(number: float) -> float:
-    if number != number or number in {float("inf"), float("-inf")}:  # noqa: PLR0124 - the test for not-a-number
-        raise ValueError("not finite")
-    return number
-
-
-# What the parser says, and what a person can do about it. The first fragment that is in the parser's words counts.
-_EXPLANATIONS: Final = (
-    ("mapping values are not allowed", 'a ": " too many in this line: put the text in quotes, or check the indentation'),
-    ("could not find expected ':'", 'a line without ": ": write key: value, and check quotes and indentation'),
-    ("did not find expected ',' or", "a [ or { that is not closed, or a comma that is missing"),
-    ("expected ',' or", "a [ or { that is not closed, or a comma that is missing"),
-    ("unexpected end of stream", "a quote that is not closed"),
-    ("did not find expected '-' indicator", 'the indentation does not fit the list above: line up the "- "'),
-    ("did not find expected key", "the indentation, or a quote, does not fit the lines above"),
-    ("expected <block end>", "the indentation, or a quote, does not fit the lines above"),
-    ("block sequence entries are not allowed", 'a list does not begin here: put the "- " on a line of its own'),
-    ("did not find expected node content", "a value that YAML cannot read: put the text in quotes"),
-    ("undefined tag handle", "a tag that means nothing here: put the text in quotes"),
-    ("did not find expected hexdecimal", r"a \ in double quotes that begins nothing known: use single quotes, or \\"),
-    ("unknown escape character", r"a \ in double quotes that begins nothing known: use single quotes, or \\"),
-)  # fmt: skip
-
-
-def _explain(error: yaml.MarkedYAMLError, text: str) -> str:
-    words = f"{error.context or ''} {error.problem or ''}"
-    mark = error.problem_mark
-    if "cannot start any token" in words and mark is not None:
-        line = text.splitlines()[mark.line] if mark.line < len(text.splitlines()) else ""
-        sign = line[mark.column : mark.column + 1]
-        if "\t" in line[: mark.column + 1]:
-            return "a tab: YAML is indented with spaces only"
-        return f"a value cannot begin with {sign}: put the text in quotes"
-    explanation = next((said for fragment, said in _EXPLANATIONS if fragment in words), None)
-    return explanation or f"YAML that cannot be read ({(error.problem or 'unknown reason').strip()})"
