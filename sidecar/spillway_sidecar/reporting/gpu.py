@@ -176,7 +176,8 @@ class NvmlReader:
                 utilization.append(nvml.nvmlDeviceGetUtilizationRates(device).gpu / 100)
             with contextlib.suppress(nvml.NVMLError_NotSupported):
                 figures = nvml.nvmlDeviceGetMemoryInfo(device)
-                memory.append(figures.used / figures.total)
+                if figures.total > 0:
+                    memory.append(figures.used / figures.total)
         return GpuLoad(_mean(utilization), _mean(memory))
 
 

@@ -32,6 +32,7 @@ _MAX_TOKENS: Final = 10_000_000_000
 _MAX_RATE: Final = 1e9
 _MAX_TRAFFIC: Final = 4096
 _MAX_OTHERS: Final = 1024
+_SLACK_SECONDS: Final = 0.001  # a tick that comes a hair early must not wait for the next
 
 
 class InboundCounters(Protocol):
@@ -185,7 +186,7 @@ class Reporter:
             return
         self._unsent += 1
         if now - self._sent_at_seconds >= self._settings.max_unsent_seconds:
-            self._dropped += len(self._router.traffic()) + len(self._router.refused())
+            self._dropped += sum(counted.requests for counted in (*self._router.traffic(), *self._router.refused()))
             self._sent_at_seconds = now
 
     async def run(self) -> None:
@@ -201,12 +202,12 @@ class Reporter:
             "sequence": self._sequence,
             "reports": self._reports,
             "unsent": self._unsent,
-            "dropped_counts": self._dropped,
+            "dropped_requests": self._dropped,
             "load": {name: getattr(load, name) for name in load.__struct_fields__} if load is not None else None,
         }
 
     def _due(self, now: float) -> bool:
-        since = now - (self._sent_at_seconds or 0.0)
+        since = now - (self._sent_at_seconds or 0.0) + _SLACK_SECONDS
         if since >= self._settings.interval_seconds:
             return True
         return since >= self._settings.tick_seconds and _told(self.current_load()) != _told(self._sent_load)

@@ -3,11 +3,11 @@
 import pytest
 from tests.unit.engines import corpora
 
-from spillway_sidecar.engines import DcgmLoad, dcgm_load
+from spillway_sidecar.engines import GpuLoad, dcgm_load
 
 
 def test_percent_of_the_pods_own_gpus_becomes_a_ratio() -> None:
-    assert dcgm_load(corpora.DCGM, "default", "fast-0") == DcgmLoad(utilization_ratio=0.75, memory_ratio=0.75)
+    assert dcgm_load(corpora.DCGM, "default", "fast-0") == GpuLoad(utilization_ratio=0.75, memory_ratio=0.75)
 
 
 def test_engine_activity_is_preferred_and_is_a_ratio_already() -> None:
@@ -16,11 +16,11 @@ def test_engine_activity_is_preferred_and_is_a_ratio_already() -> None:
 
 @pytest.mark.parametrize(("namespace", "pod"), [("other", "fast-0"), ("default", "fast-1"), ("default", ""), ("", "")])
 def test_a_neighbours_gpu_is_never_ours(namespace: str, pod: str) -> None:
-    assert dcgm_load(corpora.DCGM_PROFILING, namespace, pod) == DcgmLoad()
+    assert dcgm_load(corpora.DCGM_PROFILING, namespace, pod) == GpuLoad()
 
 
 def test_gpus_without_a_pod_match_nobody_without_a_name() -> None:
-    assert dcgm_load(b'DCGM_FI_DEV_GPU_UTIL{gpu="0"} 90\n', "", "") == DcgmLoad()
+    assert dcgm_load(b'DCGM_FI_DEV_GPU_UTIL{gpu="0"} 90\n', "", "") == GpuLoad()
 
 
 def test_labels_moved_by_a_scrape_are_the_workloads() -> None:
