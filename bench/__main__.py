@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 
-from bench import machine, measure, ours, peers, report
+from bench import interpreter, machine, measure, ours, peers, report
 from bench.peers import OUT
 
 
@@ -21,11 +21,13 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--no-features", action="store_true", help="leave out our path with each feature on and off")
     parser.add_argument("--no-memory", action="store_true", help="leave out memory, which starts each peer once more, alone")
+    parser.add_argument(interpreter.OPTION, help=interpreter.HELP)
     return parser.parse_args()
 
 
 def main() -> int:
     options = arguments()
+    interpreter.become(options.python)
     count = 1 if options.quick else options.rounds
     proxy_core, load_core = machine.cores()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
@@ -79,7 +81,9 @@ def main() -> int:
 def written(
     results: report.Results, features: report.Results, missing: dict[str, str], left_out: dict[str, str], count: int, seconds: float
 ) -> str:
-    where = f"{machine.describe()}; {count} round{'s' if count > 1 else ''}, interleaved, {seconds:.0f} s."
+    where = (
+        f"{machine.describe()}, {interpreter.describe()}; {count} round{'s' if count > 1 else ''}, interleaved, {seconds:.0f} s."
+    )
     parts = [where, report.figures(results, report.COLUMNS, results.peers, "proxy", missing)]
     if any(name == report.OURS for name in results.peers):
         parts.append(report.bars(results, missing))

@@ -28,7 +28,7 @@ def describe() -> str:
         (line.split(":", 1)[1].strip() for line in (PROC / "cpuinfo").read_text().splitlines() if line.startswith("model name")),
         "?",
     )
-    return f"{os.cpu_count()} cores of {model}, Linux {platform.release()}, Python {platform.python_version()}"
+    return f"{os.cpu_count()} cores of {model}, Linux {platform.release()}"
 
 
 def start(

@@ -15,8 +15,8 @@ from bench import machine
 from bench.peers import ENGINE_PORTS, OUT, Peer
 
 FOLDER = OUT / "ours"
-DISCOVERY_PORT, OPERATOR_ADMIN_PORT = 18083, 18081
-FIRST_PORT = 8210
+DISCOVERY_PORT, OPERATOR_ADMIN_PORT = 18283, 18281
+FIRST_PORT = 18210
 
 RESOURCES = """\
 apiVersion: spillway.dev/v1alpha1
@@ -49,9 +49,10 @@ class Feature:
 FEATURES = (
     Feature("every default on"),
     Feature("without metrics", ("--no-metrics",)),
-    Feature("without decision records", ("--no-decisions",)),
-    Feature("with the access log", ("--access-log",)),
-    Feature("without all of them", ("--no-metrics", "--no-decisions", "--no-access-log")),
+    Feature("without decision records", ("--decisions", "0")),
+    Feature("with the access log", ("--access-log", str(OUT / "access.log"))),
+    Feature("without metrics and decision records", ("--no-metrics", "--decisions", "0")),
+    Feature("asyncio's own event loop", ("--no-uvloop",)),
 )
 
 
@@ -60,7 +61,7 @@ def supported() -> tuple[list[Feature], dict[str, str]]:
     answer = subprocess.run([sys.executable, "-m", "spillway_sidecar", "--help"], capture_output=True, text=True, check=False)
     missing = {}
     for feature in FEATURES:
-        unknown = [option for option in feature.options if option not in answer.stdout]
+        unknown = [option for option in feature.options if option.startswith("--") and option not in answer.stdout]
         if unknown:
             missing[feature.name] = f"no option {', '.join(unknown)}"
     return [feature for feature in FEATURES if feature.name not in missing], missing
@@ -84,5 +85,5 @@ def gateway(name: str = "ours", options: tuple[str, ...] = (), port: int = FIRST
     state = FOLDER / f"state-{port}"
     state.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "spillway_sidecar", "--role", "gateway", "--node-id", f"bench-{port}"]
-    command += ["--operator", f"http://127.0.0.1:{DISCOVERY_PORT}", "--port", str(port), "--admin-port", str(port + 10_000)]
+    command += ["--operator", f"http://127.0.0.1:{DISCOVERY_PORT}", "--port", str(port), "--admin-port", str(port + 20)]
     return Peer(name, port, (*command, "--state-dir", str(state), *options))

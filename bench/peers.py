@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "bench" / "out"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spillway" / "bench"
-ENGINE_PORTS = (9001, 9002)
+ENGINE_PORTS = (18291, 18292)
 ENGINES = tuple(f"http://127.0.0.1:{port}" for port in ENGINE_PORTS)
 
 
@@ -55,14 +55,14 @@ http {{
   access_log off; {temporary} keepalive_requests 100000000; client_body_buffer_size 1m; client_max_body_size 64m;
   upstream engines {{ least_conn; {servers} keepalive 1024; keepalive_requests 100000000; }}
   server {{
-    listen 127.0.0.1:8201 backlog=4096;
+    listen 127.0.0.1:18201 backlog=4096;
     location / {{
       proxy_pass http://engines; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off; proxy_read_timeout 600s;
     }}
   }}
 }}
 """)
-    return Peer("nginx", 8201, (binary, "-e", f"{folder}/error.log", "-c", str(folder / "nginx.conf")))
+    return Peer("nginx", 18201, (binary, "-e", f"{folder}/error.log", "-c", str(folder / "nginx.conf")))
 
 
 def envoy() -> Peer:
@@ -77,7 +77,7 @@ def envoy() -> Peer:
     config.write_text(f"""\
 static_resources:
   listeners:
-  - address: {{socket_address: {{address: 127.0.0.1, port_value: 8203}}}}
+  - address: {{socket_address: {{address: 127.0.0.1, port_value: 18203}}}}
     filter_chains:
     - filters:
       - name: envoy.filters.network.http_connection_manager
@@ -96,20 +96,20 @@ static_resources:
     circuit_breakers: {{thresholds: [{{max_connections: 10000, max_pending_requests: 10000, max_requests: 10000}}]}}
     load_assignment: {{cluster_name: engines, endpoints: [{{lb_endpoints: [{endpoints}]}}]}}
 """)
-    return Peer("envoy", 8203, (str(binary), "-c", str(config), "--concurrency", "1", "-l", "error", "--use-dynamic-base-id"))
+    return Peer("envoy", 18203, (str(binary), "-c", str(config), "--concurrency", "1", "-l", "error", "--use-dynamic-base-id"))
 
 
 def vllm_router() -> Peer:
-    return Peer("vllm-router", 8206, (str(environment("vllm-router") / "bin/vllm-router"), *_router_options(8206)))
+    return Peer("vllm-router", 18206, (str(environment("vllm-router") / "bin/vllm-router"), *_router_options(18206)))
 
 
 def sglang_router() -> Peer:
     python = str(environment("sglang-router") / "bin/python")
-    return Peer("sglang-router", 8205, (python, "-m", "sglang_router.launch_router", *_router_options(8205)))
+    return Peer("sglang-router", 18205, (python, "-m", "sglang_router.launch_router", *_router_options(18205)))
 
 
 def aiohttp() -> Peer:
-    return Peer("aiohttp", 8207, (sys.executable, "-m", "bench.baseline", "8207", *ENGINES))
+    return Peer("aiohttp", 18207, (sys.executable, "-m", "bench.baseline", "18207", *ENGINES))
 
 
 PEERS: dict[str, Callable[[], Peer]] = {
@@ -136,19 +136,25 @@ def available(names: list[str]) -> tuple[list[Peer], dict[str, str]]:
 
 def _router_options(port: int) -> tuple[str, ...]:
     quiet = ("--policy", "power_of_two", "--log-level", "error", "--disable-retries", "--host", "127.0.0.1")
-    return ("--port", str(port), "--prometheus-port", str(port + 20_000), *quiet, "--worker-urls", *ENGINES)
+    return ("--port", str(port), "--prometheus-port", str(port + 60), *quiet, "--worker-urls", *ENGINES)
 
 
-def environment(package: str) -> Path:
-    """The package in an environment of its own, made when its lock is new."""
-    lock = ROOT / "requirements" / f"bench-{package}.lock"
-    folder = CACHE / f"{package}-py{sys.version_info.major}{sys.version_info.minor}"
+def environment(package: str, python: str = sys.executable) -> Path:
+    """What a lock names (a peer's, or `run`: our own) in an environment of its own, made when the lock is new."""
+    lock = ROOT / "requirements" / ("run.lock" if package == "run" else f"bench-{package}.lock")
+    answer = subprocess.run(
+        [python, "-c", "import sys; print(*sys.version_info[:3], sep='.')"], capture_output=True, text=True, check=False
+    )
+    if answer.returncode:
+        raise CannotHaveError(f"{python} does not run")
+    suffix = "" if python == sys.executable else python.replace("/", "-")
+    folder = CACHE / f"{package}-{answer.stdout.strip()}{suffix}"
     stamp = folder / "installed.lock"
     if stamp.exists() and stamp.read_bytes() == lock.read_bytes():
         return folder
     print(f"bench: installing {package} into {folder}", flush=True)
     pip = [str(folder / "bin/python"), "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input"]
-    for command in ([sys.executable, "-m", "venv", "--clear", str(folder)], [*pip, "install", "--require-hashes", "-r", str(lock)]):
+    for command in ([python, "-m", "venv", "--clear", str(folder)], [*pip, "install", "--require-hashes", "-r", str(lock)]):
         answer = subprocess.run(command, capture_output=True, text=True, check=False)
         if answer.returncode:
             raise CannotHaveError((answer.stderr or answer.stdout).strip().splitlines()[-1])

@@ -16,7 +16,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from bench import machine, measure, ours, peers, report
+from bench import interpreter, machine, measure, ours, peers, report
 from bench.peers import OUT
 
 SECONDS = 6
@@ -70,7 +70,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench-profile", description="Where our gateway's time goes under load.")
     parser.add_argument("--cell", choices=sorted(measure.CELLS), default="rate", help="which load (default rate)")
     parser.add_argument("options", nargs="*", help="options for the gateway, after --")
+    parser.add_argument(interpreter.OPTION, help=interpreter.HELP)
     chosen = parser.parse_args()
+    interpreter.become(chosen.python)
     proxy_core, load_core = machine.cores()
     measure.build()
     settings, arguments = measure.CELLS[chosen.cell]

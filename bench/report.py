@@ -124,8 +124,8 @@ class Bar:
         if absent or ours is None or not theirs:
             return wanted, "-", f"not measured ({why.get(absent or '', 'no figure of ' + str(absent))})"
         value = ours / theirs
-        short = (self.limit / value if self.at_least else value / self.limit) if value > 0 else 1.0
-        return wanted, f"{value:.2f}{'x' if self.peer else ''}", "met" if short <= 1 else f"missed by {100 * (short - 1):.0f} %"
+        short = 1 - value / self.limit if self.at_least else value / self.limit - 1
+        return wanted, f"{value:.2f}{'x' if self.peer else ''}", "met" if short <= 0 else f"missed by {100 * short:.0f} %"
 
 
 BARS = (

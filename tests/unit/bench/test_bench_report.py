@@ -42,7 +42,7 @@ def test_a_bar_says_met_or_by_how_much_missed() -> None:
     bar = Bar("requests/s", rate, 2, "envoy", at_least=True)
     assert bar.judge(results(ours=300, envoy=100), {})[1:] == ("3.00x", "met")
     assert bar.judge(results(ours=200, envoy=100), {})[1:] == ("2.00x", "met")
-    assert bar.judge(results(ours=100, envoy=100), {})[1:] == ("1.00x", "missed by 100 %")
+    assert bar.judge(results(ours=100, envoy=100), {})[1:] == ("1.00x", "missed by 50 %")
     most = Bar("CPU per request", cpu_per_request, 1.5, "nginx")
     assert most.judge(results(ours=100, nginx=100), {})[2] == "met"
     assert most.judge(results(ours=100, nginx=300), {})[2] == "missed by 100 %"
