@@ -1,8 +1,8 @@
 """The resources as last seen, by key, and what is wrong with the documents they come from.
 
 An entry holds the last good version of an object and, beside it, the problems of its latest document if that one is bad: a
-typo takes nothing away. An object that never had a good version is there all the same, with what could be read of it, so
-that its author finds it. Problems that belong to no object (a file that is no YAML) are kept by their origin.
+typo takes nothing away. An object that never had a good version is there all the same, with its kind and name, so that
+its author finds it. Problems that belong to no object (a file that is no YAML) are kept by their origin.
 
 Sources write (`put`, `remove`, `set_endpoints`, `set_problems`); the reconciler watches keys and reads; the status sink of
 the standalone mode writes statuses, which are kept apart from what users declare.
@@ -11,10 +11,11 @@ the standalone mode writes statuses, which are kept apart from what users declar
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from spillway_operator.api import BackendStatus, ModelBackend, ModelRoute, ObjectKey, RouteStatus
+from spillway_operator.api import API_VERSION, BackendStatus, ModelBackend, ModelRoute, ObjectKey, RouteStatus
+from spillway_operator.api.documents import Problem
 from spillway_wire.snapshot import Endpoint
 
 BACKEND = "ModelBackend"
@@ -23,26 +24,9 @@ ENDPOINTS = "Endpoints"  # kind of the key that stands for the endpoints of one 
 
 Object = ModelBackend | ModelRoute
 Status = BackendStatus | RouteStatus
-Age = tuple[str, int, str]  # creation (RFC 3339, sorts by time), place in its source, origin: the oldest is the smallest
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing wrong in a document. `path` is the field's, e.g. `spec.rules[0].name`; `object` is `Kind namespace/name`."""
-
-    message: str
-    file: str = ""
-    line: int = 0
-    path: str = ""
-    object: str = ""
-
-    def __str__(self) -> str:
-        place = f"{self.file}:{self.line}" if self.line else self.file
-        return ": ".join(part for part in (place, self.path, self.message) if part)
-
-    def as_dict(self) -> dict[str, Any]:
-        """As served under `/api/v1/problems`."""
-        return {"file": self.file, "line": self.line, "path": self.path, "message": self.message, "object": self.object}
+Age = tuple[
+    str, str, int
+]  # creation (RFC 3339, sorts by time) where it outlives a restart, origin, line: the oldest is the smallest
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +35,9 @@ class Entry:
 
     key: ObjectKey
     object: Object | None
-    age: Age = ("", 0, "")
+    age: Age = ("", "", 0)
     origin: str = ""  # where the latest document stands, for people
     problems: tuple[Problem, ...] = ()
-    document: Mapping[str, Any] = field(default_factory=dict)  # what was readable of an object without a good version
 
     @property
     def generation(self) -> int:
@@ -151,9 +134,9 @@ class Store:
         """The status last written."""
         return self._statuses.get(key)
 
-    def documents(self, kind: str) -> list[dict[str, Any]]:
+    def documents(self, kind: str, namespace: str | None = None) -> list[dict[str, Any]]:
         """The objects of a kind with their status, as plain JSON data, by namespace and name."""
-        found = sorted(self.entries(kind), key=lambda entry: entry.key)
+        found = sorted(self.entries(kind, namespace), key=lambda entry: entry.key)
         return [self._document(entry) for entry in found]
 
     def _document(self, entry: Entry) -> dict[str, Any]:
@@ -162,9 +145,9 @@ class Store:
             document = entry.object.to_document()
         else:
             document = {
-                **entry.document,
+                "apiVersion": API_VERSION,
                 "kind": entry.key.kind,
-                "metadata": {"namespace": entry.key.namespace, "name": entry.key.name},
+                "metadata": {"name": entry.key.name, "namespace": entry.key.namespace},
             }
         if status is not None:
             document["status"] = status.model_dump(mode="json", by_alias=True, exclude_none=True)

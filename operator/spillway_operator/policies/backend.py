@@ -29,7 +29,7 @@ def endpoint_ready(endpoint: EndpointFacts) -> bool:
 
 def ready_count(facts: BackendFacts) -> int:
     """How many endpoints are ready; none while a proxy complains or the backend is not in use."""
-    if not facts.usable:
+    if not facts.in_force:
         return 0
     return sum(endpoint_ready(endpoint) for endpoint in facts.endpoints)
 
@@ -47,7 +47,7 @@ def accepted(facts: BackendFacts) -> Decision:
 
 def ready(facts: BackendFacts) -> Decision:
     """Whether at least one endpoint takes requests and no proxy is hindered."""
-    if not facts.usable:
+    if not facts.in_force:
         return Decision(reasons.READY, Verdict.FALSE, reasons.NOT_ACCEPTED, "See the Accepted condition")
     if facts.complaints:
         first = facts.complaints[0]

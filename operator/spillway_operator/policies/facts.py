@@ -32,8 +32,8 @@ class Complaint:
 class BackendFacts:
     """Everything the backend's conditions are decided from."""
 
+    in_force: bool = True  # it is in the current snapshot
     endpoints: tuple[EndpointFacts, ...] = ()
-    external: bool = False
     invalid: str | None = None  # what is wrong with the latest document
     refused_host: str | None = None  # why the external URL is not allowed
     failure: str | None = None  # the exception of the last attempt to reconcile it
@@ -43,11 +43,6 @@ class BackendFacts:
     low_pressure: float = 0.7  # where saturation ends
     recent_requests: int = 0
     error_ratio: float = 0.0
-
-    @property
-    def usable(self) -> bool:
-        """Whether the operator puts it into snapshots."""
-        return self.refused_host is None and self.failure is None
 
 
 class RefState(enum.StrEnum):
@@ -97,6 +92,7 @@ class NodeRefusal:
 class RouteFacts:
     """Everything the route's conditions are decided from."""
 
+    in_force: bool = True  # it is in the current snapshot
     rules: tuple[RuleFacts, ...] = ()
     invalid: str | None = None
     failure: str | None = None
@@ -105,8 +101,3 @@ class RouteFacts:
     lagging: tuple[str, ...] = ()
     refusals: tuple[NodeRefusal, ...] = ()
     was_ready: bool = False
-
-    @property
-    def usable(self) -> bool:
-        """Whether the operator puts it into snapshots."""
-        return not self.conflicts and self.failure is None

@@ -20,7 +20,9 @@ _REASON_OF_STATE: Mapping[RefState, str] = {
 
 
 def decide(facts: RouteFacts) -> tuple[Decision, ...]:
-    """All conditions, in the order they are shown."""
+    """All conditions, in the order they are shown. Of a route without a good version there are no references to speak of."""
+    if not facts.rules:
+        return (accepted(facts), programmed(facts), ready(facts))
     return (accepted(facts), resolved_refs(facts), programmed(facts), ready(facts))
 
 
@@ -49,7 +51,7 @@ def resolved_refs(facts: RouteFacts) -> Decision:
 
 def programmed(facts: RouteFacts) -> Decision:
     """Whether every connected proxy runs this content."""
-    if not facts.usable:
+    if not facts.in_force:
         return Decision(reasons.PROGRAMMED, Verdict.FALSE, reasons.NOT_ACCEPTED, "See the Accepted condition")
     total = len(facts.synced) + len(facts.lagging)
     if not total:
@@ -70,7 +72,7 @@ def ready(facts: RouteFacts) -> Decision:
 
     While an edit is on its way to proxies they serve what they had, so a route that was ready stays it.
     """
-    if not facts.usable:
+    if not facts.in_force:
         return Decision(reasons.READY, Verdict.FALSE, reasons.NOT_ACCEPTED, "See the Accepted condition")
     if not any(_serves(rule) for rule in facts.rules):
         return Decision(reasons.READY, Verdict.FALSE, reasons.NO_READY_BACKEND, "No rule has a backend that is ready")

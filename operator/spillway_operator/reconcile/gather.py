@@ -1,0 +1,143 @@
+"""Gather: from the world to the plain facts that policies and status figures are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from spillway_operator.api import BackendStatus, ModelBackend, ModelRoute, ObjectKey, RouteStatus
+from spillway_operator.loads.figures import NodeProblem, TrafficRates
+from spillway_operator.policies import facts, reasons
+from spillway_operator.policies.conditions import is_true
+from spillway_operator.reconcile.backend import refused_host
+from spillway_operator.reconcile.world import World
+from spillway_operator.snapshot.ports import Synced
+from spillway_operator.snapshot.translate import wire_name
+from spillway_operator.store import BACKEND, Entry
+from spillway_wire.messages import Fault
+from spillway_wire.snapshot import Endpoint, ResourceKey
+
+
+def backend_facts(
+    world: World,
+    entry: Entry,
+    standing: BackendStatus,
+    complaints: tuple[NodeProblem, ...],
+    traffic: TrafficRates,
+    low_pressure: float,
+    now: float,
+) -> facts.BackendFacts:
+    """Facts of one backend; `standing` is its status so far."""
+    name = wire_name(entry.key)
+    endpoints = world.endpoints(name)
+    return facts.BackendFacts(
+        in_force=world.in_force("cluster", name),
+        endpoints=tuple(_endpoint(world, endpoint, now) for endpoint in endpoints.endpoints) if endpoints is not None else (),
+        invalid=invalid(entry),
+        refused_host=refused_host(world, entry.object) if isinstance(entry.object, ModelBackend) else None,
+        failure=world.failures.get(entry.key),
+        complaints=tuple(facts.Complaint(node=c.node, reason=c.reason, message=c.message) for c in complaints),
+        pressure=world.pressures.get(name),
+        was_saturated=is_true(standing.conditions, reasons.SATURATED),
+        low_pressure=low_pressure,
+        recent_requests=traffic.requests,
+        error_ratio=traffic.error_ratio,
+    )
+
+
+def invalid(entry: Entry) -> str | None:
+    """What is wrong with the latest document, all of it; None where it is good."""
+    return "; ".join(str(problem) for problem in entry.problems) or None
+
+
+def _endpoint(world: World, endpoint: Endpoint, now: float) -> facts.EndpointFacts:
+    if not endpoint.inbound:
+        return facts.EndpointFacts(id=endpoint.id, inbound=False, draining=endpoint.draining)
+    load = world.loads.endpoint(endpoint.id, now)
+    fresh = load is not None and not load.stale
+    return facts.EndpointFacts(
+        id=endpoint.id,
+        inbound=True,
+        connected=endpoint.id in world.nodes,
+        engine_up=load.load.engine_up if load is not None and fresh else None,
+        draining=endpoint.draining or (load is not None and fresh and load.load.draining),
+    )
+
+
+def route_facts(
+    world: World, entry: Entry, standing: RouteStatus, ready_backends: Mapping[ObjectKey, bool]
+) -> tuple[facts.RouteFacts, Synced]:
+    """Facts of one route, and the sync they were made from; `ready_backends` is this pass's outcome for backends."""
+    route = entry.object
+    name = wire_name(entry.key)
+    in_force = world.in_force("route", name)
+    synced = Synced()
+    rules: tuple[facts.RuleFacts, ...] = ()
+    if isinstance(route, ModelRoute):
+        rules = _rules(world, route, ready_backends)
+        synced = world.publisher.synced(_content(world, route)) if in_force else Synced()
+    return (
+        facts.RouteFacts(
+            in_force=in_force,
+            rules=rules,
+            invalid=invalid(entry),
+            failure=world.failures.get(entry.key),
+            conflicts=world.conflicts.get(entry.key.namespace, {}).get(entry.key.name, ()),
+            synced=synced.synced,
+            lagging=synced.lagging,
+            refusals=_refusals(world, name, synced),
+            was_ready=is_true(standing.conditions, reasons.READY),
+        ),
+        synced,
+    )
+
+
+def _content(world: World, route: ModelRoute) -> list[ResourceKey]:
+    """What a proxy must run for the route to be programmed there: the route and the clusters it leads to."""
+    namespace = route.metadata.namespace
+    clusters = {f"{namespace}/{ref.name}" for rule in route.spec.rules for ref in rule.backend_refs}
+    return [("route", wire_name(route.key)), *(("cluster", name) for name in sorted(clusters) if world.in_force("cluster", name))]
+
+
+def _rules(world: World, route: ModelRoute, ready_backends: Mapping[ObjectKey, bool]) -> tuple[facts.RuleFacts, ...]:
+    weights = world.weights(route)
+    corrected = {rule.rule: rule.weights for rule in weights.rules} if weights is not None else {}
+    namespace = route.metadata.namespace
+    return tuple(
+        facts.RuleFacts(
+            name=rule.name,
+            refs=tuple(
+                facts.RefFacts(
+                    backend=ref.name,
+                    state=_state(world, ObjectKey(BACKEND, namespace, ref.name)),
+                    ready=ready_backends.get(ObjectKey(BACKEND, namespace, ref.name), False),
+                    priority=ref.priority,
+                    weight=corrected.get(rule.name, {}).get(f"{namespace}/{ref.name}", float(ref.weight)),
+                )
+                for ref in rule.backend_refs
+            ),
+        )
+        for rule in route.spec.rules
+    )
+
+
+def _state(world: World, key: ObjectKey) -> facts.RefState:
+    if world.in_force("cluster", wire_name(key)):
+        return facts.RefState.RESOLVED
+    return facts.RefState.NOT_FOUND if world.store.get(key) is None else facts.RefState.NOT_ACCEPTED
+
+
+def _refusals(world: World, name: str, synced: Synced) -> tuple[facts.NodeRefusal, ...]:
+    """Refusals by lagging proxies: the fault in this route if there is one, else the one that holds the whole update back."""
+    found = []
+    for node in synced.lagging:
+        held = world.nodes.get(node)
+        if held is not None and held.refusal is not None:
+            own = [fault for fault in held.refusal.errors if _is_about(fault, name)]
+            found.append(facts.NodeRefusal(node=node, fault=(own or list(held.refusal.errors))[0]))
+    found.sort(key=lambda refusal: not _is_about(refusal.fault, name))
+    return tuple(found)
+
+
+def _is_about(fault: Fault, name: str) -> bool:
+    place = f"route/{name}"
+    return fault.path == place or fault.path.startswith((f"{place}.", f"{place}["))

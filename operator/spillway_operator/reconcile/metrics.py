@@ -1,0 +1,99 @@
+"""The operator's metrics.
+
+Events are counted where they happen; everything that has a present value is read at scrape time, so that no series outlives
+what it describes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from spillway_operator.api import ObjectKey
+from spillway_operator.loads.store import ReportOutcome
+from spillway_operator.reconcile.queue import DirtyQueue
+from spillway_operator.reconcile.world import World
+
+_SECONDS = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0)
+
+
+class Metrics:
+    """Counters and histograms, in the registry that is passed in."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.reconciled = Counter(
+            "spillway_operator_reconcile_total", "Looks at an object, by outcome.", ("kind", "outcome"), registry=registry
+        )
+        self.reconcile_seconds = Histogram(
+            "spillway_operator_reconcile_seconds", "Time of one look at an object.", ("kind",), buckets=_SECONDS, registry=registry
+        )
+        self.publishes = Counter("spillway_operator_snapshot_publishes_total", "Snapshot states published.", registry=registry)
+        self.status_writes = Counter("spillway_operator_status_writes_total", "Statuses handed to the sink.", registry=registry)
+        self.status_seconds = Histogram(
+            "spillway_operator_status_pass_seconds", "Time of one pass over all statuses.", buckets=_SECONDS, registry=registry
+        )
+        self.weight_changes = Counter(
+            "spillway_operator_weight_changes_total", "Routes whose effective weights were changed.", registry=registry
+        )
+        reports = Counter(
+            "spillway_operator_load_reports_total", "Load reports, by what became of them.", ("outcome",), registry=registry
+        )
+        self.reports = {outcome: reports.labels(outcome=outcome.value) for outcome in ReportOutcome}
+
+    def count_report(self, outcome: ReportOutcome) -> None:
+        """One report came in."""
+        self.reports[outcome].inc()
+
+
+class WorldCollector(Collector):
+    """Gauges of what there is, read when somebody asks."""
+
+    def __init__(self, world: World, queue: DirtyQueue[ObjectKey]) -> None:
+        self._world = world
+        self._queue = queue
+
+    def collect(self) -> Iterator[Metric]:
+        """The gauges."""
+        world = self._world
+        state = world.state
+        yield _gauge("snapshot_version", "Counter part of the snapshot's version.", float(state.version.rpartition(".")[2] or 0))
+        yield _gauge("snapshot_resources", "Resources in the snapshot.", len(state.resources))
+        yield _gauge("problems", "Problems in documents.", len(world.store.problems()))
+        yield _gauge("queue_ready", "Objects that wait for a look.", self._queue.info()["ready"])
+        yield _gauge("queue_failing", "Objects whose last look failed.", len(world.failures))
+        roles = Tally(node.node.role.value for node in world.nodes.values())
+        yield _labelled("proxies", "Connected proxies.", "role", dict(roles))
+        yield _gauge(
+            "proxies_refusing", "Proxies that refuse the snapshot.", sum(n.refusal is not None for n in world.nodes.values())
+        )
+        pressures = {name: level for name, level in world.pressures.items() if level is not None}
+        yield _labelled("backend_pressure_ratio", "Pressure on a backend; 1 is the bound.", "backend", pressures)
+        totals = {}
+        for name in world.clusters():
+            endpoints = world.endpoints(name)
+            totals[name] = float(len(endpoints.endpoints)) if endpoints is not None else 0.0
+        yield _labelled("backend_endpoints", "Endpoints of a backend.", "backend", totals)
+        factors = GaugeMetricFamily(
+            "spillway_operator_weight_factor", "Effective over declared weight, where below 1.", labels=("route", "rule", "backend")
+        )
+        for (route, rule), by_cluster in world.published_factors.items():
+            for cluster, factor in by_cluster.items():
+                if factor != 1.0:
+                    factors.add_metric((route, rule, cluster), factor)
+        yield factors
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"spillway_operator_{name}", text, value=value)
+
+
+def _labelled(name: str, text: str, label: str, values: dict[str, float] | dict[str, int]) -> Metric:
+    family = GaugeMetricFamily(f"spillway_operator_{name}", text, labels=(label,))
+    for key, value in values.items():
+        family.add_metric((key,), value)
+    return family

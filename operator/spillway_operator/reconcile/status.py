@@ -1,0 +1,243 @@
+"""The status pass: facts -> conditions and figures -> the sink.
+
+A pass looks at every object, because any of them may be touched by a proxy that came or went; it is asked for by whatever
+changes, and at least once a second for the load figures. What differs is handed to the sink by the write policy: conditions,
+counts and generations at once, figures that move with the load at most once in `figures_interval_seconds` an object.
+
+A sink takes statuses and never raises; one that talks to an API server queues by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from spillway_operator.api import (
+    BackendLoad,
+    BackendStatus,
+    BackendSummary,
+    EndpointCounts,
+    ModelRoute,
+    ObjectKey,
+    ProxyCounts,
+    RouteBackend,
+    RouteStatus,
+    RouteSummary,
+    Traffic,
+)
+from spillway_operator.api.route import MAX_LAGGING_NAMED
+from spillway_operator.loads.figures import NodeProblem, TrafficRates
+from spillway_operator.policies import backend as backend_policies
+from spillway_operator.policies import reasons
+from spillway_operator.policies import route as route_policies
+from spillway_operator.policies.conditions import is_true, settle
+from spillway_operator.policies.facts import RouteFacts
+from spillway_operator.reconcile import gather
+from spillway_operator.reconcile.world import World
+from spillway_operator.snapshot.translate import wire_name
+from spillway_operator.store import BACKEND, ROUTE, Entry, Status, Store
+
+_log = logging.getLogger(__name__)
+
+
+class StatusSink(Protocol):
+    """Where statuses go."""
+
+    def write(self, key: ObjectKey, status: Status) -> None:
+        """The status of an object is this. Called only when it differs from the one before."""
+
+
+class StoreSink:
+    """Standalone: statuses are kept in the store and served from there."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def write(self, key: ObjectKey, status: Status) -> None:
+        """Keep it."""
+        self._store.set_status(key, status)
+
+
+@dataclass(slots=True)
+class _Written:
+    status: Status
+    at: float
+
+
+class StatusPass:
+    """Computes statuses and lets those that are worth a write through."""
+
+    def __init__(
+        self,
+        *,
+        sink: StatusSink,
+        wall_clock: Callable[[], datetime],
+        figures_interval_seconds: float,
+        low_pressure: float,
+    ) -> None:
+        self._sink = sink
+        self._wall_clock = wall_clock
+        self._interval_seconds = figures_interval_seconds
+        self._low_pressure = low_pressure
+        self._written: dict[ObjectKey, _Written] = {}
+        self.writes = 0
+
+    def run(self, world: World, now: float) -> int:
+        """One pass; returns how many statuses were written."""
+        moment = self._wall_clock()
+        problems = world.loads.problems()
+        demand = world.loads.demand(now)
+        ready: dict[ObjectKey, bool] = {}
+        seen = set()
+        before = self.writes
+        for entry in world.store.entries(BACKEND):
+            seen.add(entry.key)
+            with _alone(entry.key):
+                backend = self._backend(world, entry, problems.get(wire_name(entry.key), ()), demand, now, moment)
+                ready[entry.key] = is_true(backend.conditions, reasons.READY)
+                self._offer(entry.key, backend, now)
+        for entry in world.store.entries(ROUTE):
+            seen.add(entry.key)
+            with _alone(entry.key):
+                self._offer(entry.key, self._route(world, entry, ready, now, moment), now)
+        for gone in self._written.keys() - seen:
+            del self._written[gone]
+        return self.writes - before
+
+    # -- write policy
+
+    def _offer(self, key: ObjectKey, status: Status, now: float) -> None:
+        last = self._written.get(key)
+        if last is not None:
+            if last.status == status:
+                return
+            if _lasting(last.status) == _lasting(status) and now - last.at < self._interval_seconds:
+                return
+        self._written[key] = _Written(status=status, at=now)
+        self._sink.write(key, status)
+        self.writes += 1
+
+    def _standing(self, key: ObjectKey) -> Status | None:
+        last = self._written.get(key)
+        return None if last is None else last.status
+
+    def adopt(self, key: ObjectKey, status: Status) -> None:
+        """Take a status that stands already (from an earlier process) as written, so that transition times are kept."""
+        self._written[key] = _Written(status=status, at=float("-inf"))
+
+    # -- backends
+
+    def _backend(
+        self,
+        world: World,
+        entry: Entry,
+        problems: tuple[NodeProblem, ...],
+        demand: dict[str, int] | None,
+        now: float,
+        moment: datetime,
+    ) -> BackendStatus:
+        name = wire_name(entry.key)
+        standing = self._standing(entry.key)
+        before = standing if isinstance(standing, BackendStatus) else BackendStatus()
+        traffic = world.loads.backend_traffic(name, now)
+        found = gather.backend_facts(world, entry, before, problems, traffic, self._low_pressure, now)
+        endpoints = EndpointCounts(ready=backend_policies.ready_count(found), total=len(found.endpoints))
+        return BackendStatus(
+            observed_generation=entry.generation,
+            conditions=settle(before.conditions, backend_policies.decide(found), generation=entry.generation, now=moment),
+            endpoints=endpoints,
+            load=_load(world, name, traffic, demand, now),
+            summary=BackendSummary.of(endpoints),
+        )
+
+    # -- routes
+
+    def _route(self, world: World, entry: Entry, ready: dict[ObjectKey, bool], now: float, moment: datetime) -> RouteStatus:
+        standing = self._standing(entry.key)
+        before = standing if isinstance(standing, RouteStatus) else RouteStatus()
+        found, synced = gather.route_facts(world, entry, before, ready)
+        proxies = ProxyCounts(
+            synced=len(synced.synced),
+            total=len(synced.synced) + len(synced.lagging),
+            lagging=synced.lagging[:MAX_LAGGING_NAMED],
+        )
+        backends = _backends(found)
+        traffic = _traffic(world.loads.route_traffic(wire_name(entry.key), now), reported=bool(world.nodes))
+        return RouteStatus(
+            observed_generation=entry.generation,
+            conditions=settle(before.conditions, route_policies.decide(found), generation=entry.generation, now=moment),
+            proxies=proxies,
+            backends=backends,
+            traffic=traffic,
+            summary=RouteSummary.of(entry.object.spec, backends, proxies, traffic)
+            if isinstance(entry.object, ModelRoute)
+            else RouteSummary(),
+        )
+
+    def info(self) -> dict[str, Any]:
+        """Counts."""
+        return {"objects": len(self._written), "writes": self.writes, "figures_interval_seconds": self._interval_seconds}
+
+
+@contextlib.contextmanager
+def _alone(key: ObjectKey) -> Iterator[None]:
+    """What goes wrong with the status of one object stays with it: its status stands as it was."""
+    try:
+        yield
+    except Exception:  # noqa: BLE001 - it is this object's trouble only
+        _log.exception("status: %s failed", key)
+
+
+def _lasting(status: Status) -> tuple[Any, ...]:
+    """What must be written at once: everything but figures that move with the load."""
+    if isinstance(status, BackendStatus):
+        return (status.observed_generation, status.conditions, status.endpoints)
+    weights = tuple((backend.name, backend.ready, backend.active) for backend in status.backends)
+    return (status.observed_generation, status.conditions, status.proxies, weights)
+
+
+def _load(world: World, name: str, traffic: TrafficRates, demand: dict[str, int] | None, now: float) -> BackendLoad:
+    """Load figures: from inbound listeners, or from what routers have under way where there are none."""
+    endpoints = world.endpoints(name)
+    listed = endpoints.endpoints if endpoints is not None else ()
+    watched = [endpoint.id for endpoint in listed if endpoint.inbound]
+    if not watched:
+        running = demand.get(name, 0) if demand is not None and listed else None
+        tokens = round(traffic.output_tokens_per_second) if traffic.requests else None
+        return BackendLoad(running=running, tokens_per_second=tokens)
+    load = world.loads.backend(watched, now)
+    if not load.known:
+        return BackendLoad()
+    return BackendLoad(
+        queue_depth=load.queue_depth,
+        running=load.running,
+        gpu_utilization_percent=_percent(load.gpu_ratio),
+        kv_cache_percent=_percent(load.kv_cache_ratio),
+        tokens_per_second=None if load.tokens_per_second is None else round(load.tokens_per_second),
+    )
+
+
+def _percent(ratio: float | None) -> int | None:
+    return None if ratio is None else round(100 * ratio)
+
+
+def _backends(found: RouteFacts) -> tuple[RouteBackend, ...]:
+    return tuple(
+        RouteBackend(name=name, weight_percent=round(100 * share), ready=ready, active=active)
+        for name, (share, ready, active) in route_policies.backend_shares(found.rules).items()
+    )
+
+
+def _traffic(rates: TrafficRates, *, reported: bool) -> Traffic:
+    if not reported and not rates.requests:
+        return Traffic()
+    ttft = rates.ttft_p95_seconds
+    return Traffic(
+        requests_per_second=f"{rates.requests_per_second:.1f}",
+        error_percent=f"{100 * rates.error_ratio:.1f}",
+        ttft_p95_milliseconds=None if ttft is None else round(1000 * ttft),
+    )

@@ -1,0 +1,73 @@
+"""Settings of the operator, by subsystem. Every default has its reason beside it; `__main__` fills them from options and environment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from spillway_operator.balancing.pressure import PressureBounds
+from spillway_operator.balancing.weights import WeightPolicy
+from spillway_operator.policies.hosts import LOOPBACK
+from spillway_operator.reconcile.core import Pace
+from spillway_operator.sources.files import FilePace
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSettings:
+    """Where resources come from."""
+
+    kind: str = "files"
+    paths: tuple[Path, ...] = ()
+    endpoints_file: Path | None = None
+    pace: FilePace = field(default_factory=FilePace)
+    allowed_hosts: tuple[str, ...] = LOOPBACK  # plain http to a model server on this machine is the laptop case
+
+
+@dataclass(frozen=True, slots=True)
+class ListenSettings:
+    """Ports; 0 takes a free one."""
+
+    host: str = "127.0.0.1"  # standalone is for this machine; a cluster binds to the pod's address
+    admin_port: int = 8081
+    discovery_port: int = 8083
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSettings:
+    """Load reports."""
+
+    interval_seconds: float = 1.0  # how often proxies report at least
+    stale_intervals: int = 3  # a report that is missed once or twice is no news
+    max_series: int = 50_000  # routes x rules x backends; about 1 KB each with traffic
+
+
+@dataclass(frozen=True, slots=True)
+class StatusSettings:
+    """Statuses."""
+
+    figures_interval_seconds: float = 1.0  # a person watches a live table; an API server wants 10 s
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoverySettings:
+    """The stream."""
+
+    # Files are read whole before the first publication, so full updates vouch for what they leave out from the start.
+    settle_seconds: float = 0.0
+    max_connections: int = 5000  # sockets; five times the fleet that the operator is measured with
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All of it."""
+
+    source: SourceSettings = field(default_factory=SourceSettings)
+    listen: ListenSettings = field(default_factory=ListenSettings)
+    loads: LoadSettings = field(default_factory=LoadSettings)
+    status: StatusSettings = field(default_factory=StatusSettings)
+    discovery: DiscoverySettings = field(default_factory=DiscoverySettings)
+    pace: Pace = field(default_factory=Pace)
+    weights: WeightPolicy = field(default_factory=WeightPolicy)
+    pressure: PressureBounds = field(default_factory=PressureBounds)
+    shutdown_seconds: float = 5.0  # for open admin requests and close frames; proxies go on without us
+    log_level: str = "info"
