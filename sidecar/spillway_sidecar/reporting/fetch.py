@@ -3,8 +3,8 @@
 The server is untrusted: the answer is read strictly and whole within one deadline and one limit, nothing is followed,
 decompressed or remembered. Each request has a connection of its own, because a check that a fresh connection is accepted is
 worth more than the connection saved, and because engines close idle ones (llama.cpp after 5 s) so that a reused one may
-fail without meaning anything. It is written on `asyncio` streams: `import aiohttp` costs 14 MB of resident memory, and a
-part that only asks two pages on loopback should not be what brings it in.
+fail without meaning anything. It is written on `asyncio` streams: `import aiohttp` adds 9 MB of resident memory to a proxy's
+30, and a part that only asks two pages on loopback should not be what brings it in.
 """
 
 from __future__ import annotations

@@ -186,7 +186,8 @@ class Reporter:
             return
         self._unsent += 1
         if now - self._sent_at_seconds >= self._settings.max_unsent_seconds:
-            self._dropped += sum(counted.requests for counted in (*self._router.traffic(), *self._router.refused()))
+            self._dropped += sum(traffic.requests for traffic in self._router.traffic())
+            self._dropped += sum(refused.requests for refused in self._router.refused())
             self._sent_at_seconds = now
 
     async def run(self) -> None:
