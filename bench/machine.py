@@ -88,20 +88,18 @@ def cpu_seconds(pid: int) -> float:
     return total / 1e9
 
 
-def memory_kb(pid: int) -> int:
-    """Resident memory of the tree, a page shared within it counted once.
-
-    Not the proportional share: a page of the interpreter counts in full whoever else runs the same interpreter meanwhile.
-    """
-    private = shared = 0
+def memory_kb(pid: int) -> tuple[int, int]:
+    """Memory of the tree: the proportional share (a page shared by n processes counts 1/n), and resident, shared pages counted once."""
+    proportional = private = shared = 0
     for one in tree(pid):
         with contextlib.suppress(OSError):
             rollup = {
                 line.split()[0]: int(line.split()[1]) for line in (PROC / str(one) / "smaps_rollup").read_text().splitlines()[1:]
             }
+            proportional += rollup["Pss:"]
             private += rollup["Private_Clean:"] + rollup["Private_Dirty:"]
             shared = max(shared, rollup["Shared_Clean:"] + rollup["Shared_Dirty:"])
-    return private + shared
+    return proportional, private + shared
 
 
 def others_seconds(mine: set[int]) -> dict[str, float]:

@@ -142,7 +142,7 @@ def rounds(peers: list[Peer], pids: dict[str, int], count: int, names: tuple[str
 
 
 def memory(peer: Peer, proxy_core: int, core: int, emit: Emit) -> None:
-    """A peer alone: resident memory after some traffic, and with a thousand streams open."""
+    """A peer alone: memory after some traffic, and with a thousand streams open."""
     failed: dict[str, str] = {}
     with running([peer], proxy_core, failed) as pids:
         pid = pids.get(peer.name)
@@ -150,16 +150,16 @@ def memory(peer: Peer, proxy_core: int, core: int, emit: Emit) -> None:
             return
         set_engine({})
         load(peer, core, ("-c", "16", "-t", "1")).communicate()
-        idle_kb = machine.memory_kb(pid)
+        idle_kb, resident_kb = machine.memory_kb(pid)
         set_engine({"i": 20_000, "n": 2})
         holder = load(peer, core, ("-c", str(STREAMS_HELD), "-s", "-H", "-t", "20"))
         try:
             ready = holder.stdout is not None and holder.stdout.readline().strip() == "ready"
             time.sleep(0.5)
-            held_kb = machine.memory_kb(pid)
+            held_kb, _ = machine.memory_kb(pid)
         finally:
             machine.stop([holder])
-        figures = {"idle_mb": idle_kb / 1024}
+        figures = {"idle_mb": idle_kb / 1024, "resident_mb": resident_kb / 1024}
         if ready:
             figures["stream_kb"] = (held_kb - idle_kb) / STREAMS_HELD
         emit(peer.name, 0, "memory", figures)

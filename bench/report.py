@@ -67,6 +67,10 @@ def idle_mb(results: Results, peer: str) -> float | None:
     return results.median(peer, "memory", lambda cell: cell["idle_mb"])
 
 
+def resident_mb(results: Results, peer: str) -> float | None:
+    return results.median(peer, "memory", lambda cell: cell["resident_mb"])
+
+
 def stream_kb(results: Results, peer: str) -> float | None:
     return results.median(peer, "memory", lambda cell: cell.get("stream_kb"))
 
@@ -99,6 +103,7 @@ COLUMNS = (
     Column("events/s, 500 streams", event_rate),
     Column("CPU us/event", cpu_per_event, 1),
     Column("idle MB", idle_mb, 1),
+    Column("resident MB", resident_mb, 1),
     Column("KB/open stream", stream_kb, 1),
 )
 FEATURE_COLUMNS = (COLUMNS[0], COLUMNS[1], COLUMNS[6])
