@@ -9,7 +9,6 @@ the hello deadline is dropped, whatever it sends or does not send.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Iterable
 from random import Random
@@ -114,7 +113,7 @@ class DiscoveryServer:
         """Listens; returns the port (asked for with 0). Raises OSError when it is taken."""
         app = web.Application()
         app.router.add_get(DISCOVERY_PATH, self._upgrade)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, keepalive_timeout=1.0)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, keepalive_timeout=1.0, shutdown_timeout=1.0)
         await self._runner.setup()
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(self._accept, host, port, backlog=4096, reuse_address=True)
@@ -126,8 +125,7 @@ class DiscoveryServer:
         """Tells every proxy and closes; they come back with jitter."""
         if self._ticker is not None:
             self._ticker.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._ticker
+            await asyncio.wait({self._ticker})
         if self._server is not None:
             self._server.close()
         self._hub.close_all()

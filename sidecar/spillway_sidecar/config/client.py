@@ -132,9 +132,7 @@ class DiscoveryClient:
                     await asyncio.sleep(delay_seconds(self._failures, contacted=self._contacted, rng=self._rng))
                     self._failures += 1
         finally:
-            saver.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await saver
+            await _end(saver)
             await asyncio.shield(asyncio.to_thread(self._save))
 
     # The snapshot on disk.
@@ -227,9 +225,7 @@ class DiscoveryClient:
             await self._read(socket)
         finally:
             self._socket = self._connected_at = None
-            writer.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await writer
+            await _end(writer)
 
     async def _read(self, socket: _Socket) -> None:
         while True:
@@ -264,7 +260,9 @@ class DiscoveryClient:
 
     def info(self) -> dict[str, Any]:
         """The stream's state, what started it, and counters."""
+        stream = self._stream.info()
         return {
+            **stream,
             "url": self._url,
             "connected": self.connected,
             "connected_seconds": None if self._connected_at is None else round(self._clock() - self._connected_at, 3),
@@ -273,10 +271,15 @@ class DiscoveryClient:
             "saved_version": self._saved_version,
             "failures_in_a_row": self._failures,
             "last_error": self._last_error,
-            "counts": dict(self._counts),
+            "counts": {**stream["counts"], **self._counts},
             "outbox": self._outbox.info(),
-            **self._stream.info(),
         }
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancel and wait. Not by awaiting the task: that would swallow a cancellation of the caller together with the task's."""
+    task.cancel()
+    await asyncio.wait({task})
 
 
 async def _refuse_redirect(
