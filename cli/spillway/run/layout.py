@@ -153,7 +153,7 @@ def changes(running: Sequence[ChildSpec], wanted: Sequence[ChildSpec]) -> tuple[
 
 def back_off_seconds(deaths_in_a_row: int) -> float:
     """How long to wait before the next start: 0.2 s, doubled with each early death, at most 5 s."""
-    return float(min(5.0, 0.2 * 2 ** (max(1, deaths_in_a_row) - 1)))
+    return float(min(5.0, 0.2 * 2 ** (min(max(1, deaths_in_a_row), 16) - 1)))
 
 
 def _module(name: str) -> Iterator[str]:

@@ -22,7 +22,7 @@ from spillway.run.watch import StandaloneFiles, View, is_ready, look
 
 FILES_SECONDS = 0.2
 VIEW_SECONDS = 1.0
-INTRODUCTION_PATIENCE_SECONDS = 5.0  # the address is told by then, ready or not
+INTRODUCTION_PATIENCE_SECONDS = 10.0  # the address is told by then if the operator answers, whether requests are or not
 OWN_OPTIONS = ("port", "admin_port", "state_dir", "grace_seconds", "simulate", "quiet")
 
 
@@ -88,7 +88,7 @@ class _Run:
         self._stop = asyncio.Event()
         environ = child_environment(os.environ, OWN_OPTIONS)
         self._supervisor = Supervisor(site, environ, Ports(os.getpid()), screen.say, args.grace_seconds)
-        self._introduced = False
+        self._introduced: bool | None = None  # None: nothing has been said yet
         self._standalone = Standalone()
 
     async def main(self) -> int:
@@ -121,6 +121,9 @@ class _Run:
             if standalone is not None:
                 self._standalone = standalone.with_replicas(self._overrides)
                 self._tell([str(problem) for problem in self._files.problems])
+                if self._introduced is None:
+                    self._introduced = False
+                    self._screen.line(_starting(self._standalone))
                 await self._supervisor.apply(self._standalone)
             await asyncio.sleep(FILES_SECONDS)
 
@@ -132,7 +135,7 @@ class _Run:
             if not self._introduced:
                 ready = view is not None and _chat_model(view) is not None
                 ready = ready and await is_ready(f"http://{LOOPBACK}:{self._site.gateway_admin_port}")
-                if ready or loop.time() - began > INTRODUCTION_PATIENCE_SECONDS:
+                if view is not None and (ready or loop.time() - began > INTRODUCTION_PATIENCE_SECONDS):
                     self._introduce(view)
                     self._introduced = True
                 else:
@@ -154,22 +157,32 @@ class _Run:
                 self._told.add(text)
                 self._screen.line(text)
 
-    def _introduce(self, view: View | None) -> None:
+    def _introduce(self, view: View) -> None:
         site = self._site
-        for problem in view.problems if view else []:
-            self._tell([str(problem)])
-        model = (_chat_model(view) if view else None) or "MODEL"
-        body = f'{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "Hello"}}]}}'
+        address = f"http://{LOOPBACK}:{site.port}"
+        attempt = [f"try      curl {address}/v1/models"]
+        if model := _chat_model(view):
+            body = f'{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "Hello"}}]}}'
+            attempt = [
+                f"try      curl -N {address}/v1/chat/completions -H 'content-type: application/json' \\",
+                f"           -d '{body}'",
+            ]
         for line in (
-            f"API      http://{LOOPBACK}:{site.port}/v1",
+            "",
+            f"API      {address}/v1",
             f"admin    operator {site.operator_url}, gateway http://{LOOPBACK}:{site.gateway_admin_port} (/info /config /metrics)",
             f"logs     {site.state_dir / 'logs'}/*.log",
             "",
-            f"try      curl -N http://{LOOPBACK}:{site.port}/v1/chat/completions -H 'content-type: application/json' \\",
-            f"           -d '{body}'",
-            "",
+            *attempt,
+            *([] if self._screen.live else [""]),
         ):
             self._screen.line(line)
+
+
+def _starting(standalone: Standalone) -> str:
+    engines = sum(simulation.replicas for simulation in standalone.simulate.values())
+    more = f", {engines} simulated engine{'s' if engines != 1 else ''} with a sidecar each" if engines else ""
+    return f"starting the operator, a gateway{more}; Ctrl-C stops all"
 
 
 def _chat_model(view: View) -> str | None:

@@ -7,13 +7,13 @@ It lies in the folder beside the resources and is none itself:
       slow: 1
     allowHosts: [models.lan]        # hosts that external urls may name with plain http, beside this machine
 
-What is wrong in it is told by line and path, and takes nothing else down with it.
+What is wrong in it is told by line and path, takes nothing else down with it, and leaves its last good version in force.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -21,11 +21,15 @@ import msgspec
 import yaml
 from msgspec import Meta, Struct
 
+from spillway.sim_engine.faults import parse_fault
+
 FILE_NAME = "spillway.yaml"
 DEFAULT_NAMESPACE = "default"
 
 _KEY = re.compile(r"(?:[a-z0-9]([-a-z0-9]*[a-z0-9])?/)?[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `\$(?P<path>[^`]*)`)?$", re.DOTALL)
+Steps = Sequence[str | int]
+Wrong = Callable[[Steps, str], None]
 _Rate = Annotated[float, Meta(gt=0, le=1e9)]
 _Positive = Annotated[int, Meta(ge=1, le=100_000_000)]
 
@@ -96,62 +100,89 @@ def merge(parts: Iterable[Standalone]) -> Standalone:
     return Standalone(simulate, tuple(hosts))
 
 
-def parse(text: str, file: str) -> tuple[Standalone | None, list[Problem]]:
-    """What a standalone file says, without its wrong parts; None if it is no YAML at all, so that the last good one can stay."""
+def parse(text: str, file: str, before: Standalone) -> tuple[Standalone, list[Problem]]:
+    """What a standalone file says. Parts that are wrong stay as they were `before`, all of it if it is no YAML."""
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         document = yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        return None, [Problem(file, mark.line + 1 if mark else 1, "", f"not YAML: {getattr(error, 'problem', None) or error}")]
+        return before, [Problem(file, mark.line + 1 if mark else 1, "", f"not YAML: {getattr(error, 'problem', None) or error}")]
     if document is None:
         return Standalone(), []
     if not isinstance(document, dict):
-        return None, [Problem(file, 1, "", "expected a mapping with simulate and allowHosts")]
+        return before, [Problem(file, 1, "", "expected a mapping with simulate and allowHosts")]
     problems: list[Problem] = []
 
-    def wrong(path: list[str | int], message: str) -> None:
+    def wrong(path: Steps, message: str) -> None:
         problems.append(Problem(file, _line(root, path), _dotted(path), message))
 
     for key in document.keys() - {"simulate", "allowHosts"}:
         wrong([str(key)], "unknown field: this file has simulate and allowHosts; resources go into files of their own")
-    simulate = dict(_simulations(document.get("simulate"), wrong))
+    simulate = dict(_simulations(document.get("simulate"), before.simulate, wrong))
     hosts = document.get("allowHosts") or []
     if not (isinstance(hosts, list) and all(isinstance(host, str) for host in hosts)):
         wrong(["allowHosts"], "expected a list of host names")
-        hosts = []
+        hosts = before.allow_hosts
     return Standalone(simulate, tuple(hosts)), problems
 
 
-def _simulations(section: Any, wrong: Any) -> Iterator[tuple[str, Simulation]]:
+def _simulations(section: Any, before: Mapping[str, Simulation], wrong: Wrong) -> Iterator[tuple[str, Simulation]]:
     if section is None:
         return
     if not isinstance(section, dict):
         wrong(["simulate"], "expected a mapping from backend names to options, e.g. fast: {replicas: 2}")
+        yield from before.items()
         return
     for name, given in section.items():
-        options = {"replicas": given} if isinstance(given, int) else {} if given is None else given
         try:
-            yield backend_key(str(name)), msgspec.convert(options, Simulation)
-        except msgspec.ValidationError as error:
-            match = _AT.match(str(error))
-            inner = match["path"] if match else None
-            path: list[str | int] = ["simulate", str(name)]
-            # A plain number is the number of replicas, so there is no path inside it.
-            wrong(path + (_keys(inner) if inner and isinstance(given, dict) else []), match["what"] if match else str(error))
+            key = backend_key(str(name))
         except ValueError as error:
             wrong(["simulate", str(name)], str(error))
+            continue
+        options = {"replicas": given} if isinstance(given, int) else {} if given is None else given
+        try:
+            yield key, _simulation(options)
+        except msgspec.ValidationError as error:
+            path, message = _where_and_what(error, options)
+            # A plain number is the number of replicas, so there is no path inside it.
+            wrong(["simulate", str(name), *(path if isinstance(given, dict) else [])], message)
+            if key in before:
+                yield key, before[key]
 
 
-def _keys(path: str) -> list[str | int]:
-    return [int(index) if index else name for name, index in re.findall(r"\.(\w+)|\[(\d+)\]", path)]
+def _simulation(options: Any) -> Simulation:
+    """Raises `msgspec.ValidationError`."""
+    simulation = msgspec.convert(options, Simulation)
+    for index, fault in enumerate(simulation.faults):
+        try:
+            parse_fault(fault)
+        except ValueError as error:
+            raise msgspec.ValidationError(f"{error} - at `$.faults[{index}]`") from error
+    return simulation
 
 
-def _dotted(path: list[str | int]) -> str:
+def _where_and_what(error: msgspec.ValidationError, options: Any) -> tuple[list[str | int], str]:
+    """The path and the text in msgspec's message; of a field that is not there the path is its own."""
+    match = _AT.match(str(error))
+    if match is None:
+        return [], str(error)
+    path: list[str | int] = [int(index) if index else name for name, index in re.findall(r"\.(\w+)|\[(\d+)\]", match["path"] or "")]
+    fields = {field.encode_name for field in msgspec.structs.fields(Simulation)}
+    if (
+        "unknown field" in match["what"]
+        and isinstance(options, dict)
+        and (unknown := [key for key in options if key not in fields])
+    ):
+        return [str(unknown[0])], f"unknown field; there are {', '.join(sorted(fields))}"
+    return path, match["what"]
+
+
+def _dotted(path: Steps) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
 
 
-def _line(node: yaml.Node | None, path: list[str | int]) -> int:
+def _line(node: yaml.Node | None, path: Steps) -> int:
     """Line of the deepest node on a path that is there."""
     line = 1
     for part in path:

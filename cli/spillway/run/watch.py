@@ -1,7 +1,6 @@
 """What a run looks at: its standalone files, and the operator's admin page.
 
-Files are compared by a signature of their state, several times a second; a standalone file that cannot be read as YAML keeps
-its last good content.
+Files are compared by a signature of their state, several times a second.
 """
 
 from __future__ import annotations
@@ -45,10 +44,8 @@ class StandaloneFiles:
             except (OSError, UnicodeDecodeError) as error:
                 self.problems.append(Problem(str(path), 1, "", f"cannot be read: {error}"))
                 continue
-            standalone, problems = parse(text, str(path))
+            self._good[path], problems = parse(text, str(path), self._good.get(path, Standalone()))
             self.problems += problems
-            if standalone is not None:
-                self._good[path] = standalone
         return merge(self._good[path] for path in self._files if path in self._good)
 
 
