@@ -9,6 +9,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+
 from spillway.run.layout import Site, back_off_seconds, changes, endpoints_document, fixed_children, replicas
 from spillway.run.standalone import Simulation, Standalone
 from spillway.run.supervisor import child_environment

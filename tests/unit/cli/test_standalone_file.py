@@ -5,6 +5,7 @@ from __future__ import annotations
 from textwrap import dedent
 
 import pytest
+
 from spillway.run.standalone import Simulation, Standalone, backend_key, merge, parse
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from spillway.sim_engine.model import Engine, EngineSpec, Progress, TooLargeError
 
 SPEC = EngineSpec(
