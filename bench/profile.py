@@ -37,6 +37,8 @@ def functions(stacks: Path) -> str:
     total = 0
     for line in stacks.read_text().splitlines():
         stack, _, count = line.rpartition(" ")
+        if stack.startswith("Thread._bootstrap"):
+            continue  # a pool's thread that waits, which the sampler may take for work; requests never leave the main thread
         frames = [re.sub(r":\d+\)$", ")", frame) for frame in stack.split(";")]
         total += int(count)
         own[frames[-1]] += int(count)
