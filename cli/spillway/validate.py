@@ -13,8 +13,8 @@ from pathlib import Path
 from spillway.options import Parsers, add_command
 
 DESCRIPTION = """\
-Checks resource documents (ModelBackend, ModelRoute) without applying them. Every fault is a line,
-all of them at once:
+Checks resource documents (ModelBackend, ModelRoute) without applying them. Every fault is a
+line, all of them at once:
 
   file:line: spec.path: what is wrong and what to do
 

@@ -14,6 +14,7 @@ import yaml
 
 from spillway.admin import AdminError, get_json
 from spillway.get.tables import Item, cells, line_of, namespace_of, table, widths_of
+from spillway.problems import problem_of
 
 PATHS = {"ModelRoute": "/api/v1/modelroutes", "ModelBackend": "/api/v1/modelbackends"}
 PLURALS = {"ModelRoute": "routes", "ModelBackend": "backends"}
@@ -23,24 +24,27 @@ WATCH_SECONDS = 1.0
 def show(args: argparse.Namespace) -> int:
     """Print what was asked for; the exit code."""
     try:
-        items = _items(args)
+        every = get_json(args.admin, PATHS[args.kind])["items"]
         problems = get_json(args.admin, "/api/v1/problems")["items"]
     except AdminError as error:
         print(f"spillway get: {error}", file=sys.stderr)
         return 1
+    items = _selected(args, every)
     if args.name and not items:
         where = f" in namespace {args.namespace}" if args.namespace else ""
-        print(f"spillway get: there is no {args.kind} named {args.name}{where}", file=sys.stderr)
+        there = ", ".join(sorted({str(item["metadata"]["name"]) for item in every})) or "none"
+        print(
+            f"spillway get: no {args.kind} is named {args.name}{where}; there {'is' if there == 'none' else 'are'} {there}",
+            file=sys.stderr,
+        )
         return 1
     _print(args, items)
     for problem in problems:
-        path = ("warning: " if problem.get("warning") else "") + (f"{problem['path']}: " if problem.get("path") else "")
-        print(f"{problem['file']}:{problem['line']}: {path}{problem['message']}", file=sys.stderr)
+        print(problem_of(problem), file=sys.stderr)
     return _watch(args, items) if args.watch else 0
 
 
-def _items(args: argparse.Namespace) -> list[Item]:
-    items = get_json(args.admin, PATHS[args.kind])["items"]
+def _selected(args: argparse.Namespace, items: Sequence[Item]) -> list[Item]:
     return [
         item
         for item in items
@@ -84,7 +88,7 @@ def _watch(args: argparse.Namespace, items: Sequence[Item]) -> int:
     while True:
         time.sleep(WATCH_SECONDS)
         try:
-            items = _items(args)
+            items = _selected(args, get_json(args.admin, PATHS[args.kind])["items"])
         except AdminError as error:
             report(str(error))
             continue

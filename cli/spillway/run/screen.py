@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import TextIO
 
 from spillway.get.tables import Item, cells, namespace_of, table
-from spillway.run.standalone import Problem
+from spillway.problems import Problem
 from spillway.run.watch import View
 from spillway_operator.api.columns import evaluate
 
@@ -32,7 +32,7 @@ def frame(view: View | None, problems: Sequence[Problem], footer: str, *, now: d
             if not items:
                 lines += [f"{_DIM}{none}{_PLAIN}", ""]
                 continue
-            head, *body = (line[:columns] for line in table(cells(kind, items, now=now)))
+            head, *body = (line[:columns] for line in _fitting(kind, items, now, columns))
             lines += [f"{_BOLD}{head}{_PLAIN}", *body, ""]
     lines += [f"{_RED}{str(problem)[:columns]}{_PLAIN}" for problem in problems]
     if problems:
@@ -41,6 +41,12 @@ def frame(view: View | None, problems: Sequence[Problem], footer: str, *, now: d
     if len(lines) > room:
         lines = [*lines[: room - 1], f"{_DIM}({len(lines) - room + 1} lines more; spillway get shows all){_PLAIN}"]
     return [*lines, f"{_DIM}{footer[:columns]}{_PLAIN}"]
+
+
+def _fitting(kind: str, items: Sequence[Item], now: datetime, columns: int) -> list[str]:
+    """The wide table if the terminal has room for it, else the usual one."""
+    wide = table(cells(kind, items, now=now, wide=True))
+    return wide if max(map(len, wide)) <= columns else table(cells(kind, items, now=now))
 
 
 def states(view: View) -> dict[str, str]:

@@ -21,6 +21,7 @@ import msgspec
 import yaml
 from msgspec import Meta, Struct
 
+from spillway.problems import Problem
 from spillway.sim_engine.faults import parse_fault
 
 FILE_NAME = "spillway.yaml"
@@ -32,19 +33,6 @@ Steps = Sequence[str | int]
 Wrong = Callable[[Steps, str], None]
 _Rate = Annotated[float, Meta(gt=0, le=1e9)]
 _Positive = Annotated[int, Meta(ge=1, le=100_000_000)]
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Something wrong in a file; `line` counts from 1."""
-
-    file: str
-    line: int
-    path: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.path + ': ' if self.path else ''}{self.message}"
 
 
 class Simulation(Struct, frozen=True, forbid_unknown_fields=True, rename="camel", omit_defaults=True):

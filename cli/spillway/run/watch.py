@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from spillway.admin import fetch
-from spillway.run.standalone import FILE_NAME, Problem, Standalone, merge, parse
+from spillway.problems import Problem, problem_of
+from spillway.run.standalone import FILE_NAME, Standalone, merge, parse
 
 Signature = tuple[int, int, int] | None
 
@@ -69,12 +70,6 @@ async def look(operator_url: str) -> View | None:
     except (OSError, ValueError, KeyError):
         return None
     return View(routes, backends, [problem_of(item) for item in problems])
-
-
-def problem_of(item: Mapping[str, Any]) -> Problem:
-    """A problem as the operator's API shows it."""
-    path = ("warning: " if item.get("warning") else "") + str(item.get("path") or "")
-    return Problem(str(item.get("file", "")), int(item.get("line") or 1), path, str(item.get("message", "")))
 
 
 async def is_ready(url: str) -> bool:
