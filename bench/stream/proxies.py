@@ -12,6 +12,7 @@ import contextlib
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -53,10 +54,10 @@ class Proxy(asyncio.Protocol):
         self.lost = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's are not subclasses
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's are not subclasses
         self.transport.write(HANDSHAKE)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _exc: Exception | None) -> None:
         self.lost = True
 
     def data_received(self, data: bytes) -> None:
@@ -147,12 +148,12 @@ async def reports(proxies: list[Proxy]) -> None:
                 proxy.report()
 
 
-async def main(port: int, first: int, count: int, out: Path) -> None:
+async def main(port: int, first: int, count: int) -> list[str]:
     loop = asyncio.get_running_loop()
     seen: dict[bytes, list[int]] = {}
     proxies: list[Proxy] = []
     for number in range(first, first + count):
-        _, proxy = await loop.create_connection(lambda number=number: Proxy(number, seen), "127.0.0.1", port)  # type: ignore[misc]
+        _, proxy = await loop.create_connection(partial(Proxy, number, seen), "127.0.0.1", port)
         proxies.append(proxy)
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
@@ -163,12 +164,12 @@ async def main(port: int, first: int, count: int, out: Path) -> None:
     lost = sum(proxy.lost for proxy in proxies)
     received = sum(proxy.bytes for proxy in proxies)
     lines = [f"# lost {lost} bytes {received}"]
-    lines += [f"{version.decode()} {' '.join(map(str, times))}" for version, times in seen.items()]
-    out.write_text("\n".join(lines) + "\n")
+    return lines + [f"{version.decode()} {' '.join(map(str, times))}" for version, times in seen.items()]
 
 
 if __name__ == "__main__":
     import uvloop
 
     with contextlib.suppress(KeyboardInterrupt):
-        uvloop.run(main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])))
+        lines = uvloop.run(main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))
+        Path(sys.argv[4]).write_text("\n".join(lines) + "\n")

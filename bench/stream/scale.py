@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import socket
 import statistics
 import subprocess
 import sys
@@ -68,7 +69,7 @@ class Alone:
         self.stdin, self.stdout = self.process.stdin, self.process.stdout
         self.port = int(self.stdout.readline())
 
-    def change(self, number: int) -> tuple[str | None, int]:
+    def change(self, _number: int) -> tuple[str | None, int]:
         self.stdin.write("go\n")
         self.stdin.flush()
         version, at = self.stdout.readline().split()
@@ -140,8 +141,6 @@ class Whole:
 
 
 def free_port() -> int:
-    import socket
-
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
@@ -194,8 +193,8 @@ def measure(server: Alone | Whole, options: argparse.Namespace, folder: Path) ->
             if line.startswith("#"):
                 lost += int(line.split()[2])
                 continue
-            version, *at = line.split()
-            times.setdefault(version, []).extend(map(int, at))
+            version_seen, *moments = line.split()
+            times.setdefault(version_seen, []).extend(map(int, moments))
     server.stop()
     if lost:
         print(f"{lost} connections were lost", file=sys.stderr)
