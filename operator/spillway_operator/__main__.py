@@ -31,7 +31,7 @@ from spillway_operator.discovery.server import DiscoveryServer
 from spillway_operator.loads.store import LoadStore
 from spillway_operator.policies.hosts import LOOPBACK, AllowList
 from spillway_operator.reconcile.core import Core
-from spillway_operator.reconcile.metrics import Metrics, WorldCollector
+from spillway_operator.reconcile.metrics import Metrics, StreamCollector, WorldCollector
 from spillway_operator.reconcile.status import StatusPass, StoreSink
 from spillway_operator.reconcile.world import World
 from spillway_operator.settings import ListenSettings, Settings, SourceSettings, StatusSettings
@@ -148,6 +148,7 @@ class Operator:
             bounds=settings.pressure,
         )
         registry.register(WorldCollector(world, self.core.queue))
+        registry.register(StreamCollector(self.discovery.info))
         self.store.watch(self.core.on_change)
         self.discovery.attach(self.core)
         self.source: Source = FileSource(
@@ -227,7 +228,7 @@ async def serve(settings: Settings) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The process. 0 after a signal, 1 when a port is taken, 2 for wrong options."""
-    disable_created_metrics()
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     settings = parse(sys.argv[1:] if arguments is None else arguments, os.environ)
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr, datefmt="%H:%M:%S"

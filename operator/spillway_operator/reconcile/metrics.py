@@ -7,10 +7,11 @@ what it describes.
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
@@ -86,6 +87,33 @@ class WorldCollector(Collector):
                 if factor != 1.0:
                     factors.add_metric((route, rule, cluster), factor)
         yield factors
+
+
+class StreamCollector(Collector):
+    """What the carrier of snapshots counts, from its `info()`."""
+
+    _COUNTERS = (
+        ("updates_total", "stream_updates", "Updates sent to proxies."),
+        ("update_bytes_total", "stream_update_bytes", "Bytes of updates sent to proxies."),
+        ("opened_total", "stream_connections", "Streams that proxies opened."),
+    )
+
+    def __init__(self, info: Callable[[], Mapping[str, Any]]) -> None:
+        self._info = info
+
+    def collect(self) -> Iterator[Metric]:
+        """The counters."""
+        info = self._info()
+        for key, name, text in self._COUNTERS:
+            yield CounterMetricFamily(f"spillway_operator_{name}", text, value=info.get(key, 0))
+        for key, name, text, label in (
+            ("events_total", "stream_messages", "Messages from proxies, by kind.", "kind"),
+            ("closed_total", "stream_closes", "Streams that the operator closed, by reason.", "reason"),
+        ):
+            family = CounterMetricFamily(f"spillway_operator_{name}", text, labels=(label,))
+            for value, count in info.get(key, {}).items():
+                family.add_metric((value,), count)
+            yield family
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -1,0 +1,41 @@
+"""Which hosts may be reached without TLS."""
+
+from __future__ import annotations
+
+import pytest
+
+from spillway_operator.policies.hosts import LOOPBACK, AllowList, refused
+
+LOCAL = AllowList.of(LOOPBACK)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "localhost", "LOCALHOST", "::1"])
+def test_loopback_is_allowed_by_default(host: str):
+    assert host in LOCAL
+    assert refused(host, tls=False, allowed=LOCAL) is None
+
+
+@pytest.mark.parametrize("host", ["example.com", "128.0.0.1", "localhost.example.com", "169.254.169.254", "", "::2"])
+def test_others_are_refused_with_a_remedy(host: str):
+    message = refused(host, tls=False, allowed=LOCAL)
+    assert message is not None
+    assert "use https" in message
+    assert "--allow-host" in message
+
+
+def test_tls_goes_anywhere():
+    assert refused("example.com", tls=True, allowed=LOCAL) is None
+
+
+def test_names_addresses_and_networks_can_be_allowed():
+    allowed = AllowList.of(["Models.Example.com", " 10.0.0.0/8 ", "192.0.2.7", "[fd00::1]"])
+    for host in ("models.example.com", "10.200.3.4", "192.0.2.7", "fd00::1"):
+        assert host in allowed
+    assert "192.0.2.8" not in allowed
+    assert "127.0.0.1" not in allowed
+
+
+@pytest.mark.parametrize("entry", ["", "  ", "10.0.0.1/8", "x/y"])
+def test_what_is_no_host_is_refused(entry: str):
+    with pytest.raises(ValueError, match="."):
+        AllowList.of([entry])
