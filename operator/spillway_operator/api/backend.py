@@ -18,6 +18,8 @@ from pydantic import Field, model_validator
 from spillway_operator.api.base import SpecModel, StatusModel
 from spillway_operator.api.durations import Duration
 from spillway_operator.api.fields import (
+    LABEL_KEY_PATTERN,
+    PATTERN_HINTS,
     SECRET_KEY_PATTERN,
     URL_PATH_PATTERN,
     Count,
@@ -40,6 +42,7 @@ _PORT = r"(:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-
 _PATH = r"(/[A-Za-z0-9._~%:+=,;!$&()*-]+)*/?"
 URL_PATTERN: Final = f"^https?://{_HOST}{_PORT}{_PATH}$"
 _URL = re.compile(URL_PATTERN.removesuffix("$") + r"\Z")
+_LABEL_KEY = re.compile(LABEL_KEY_PATTERN.removesuffix("$") + r"\Z")
 
 
 class Selector(SpecModel):
@@ -155,10 +158,17 @@ def _breaks(test: Callable[[Any], bool], at: Location = ()) -> Finder:
 
 RULES: Final = (
     Rule(
+        name="label-keys",
+        path="spec.pods.selector.matchLabels",
+        cel=f"self.all(key, key.matches(r'{LABEL_KEY_PATTERN}'))",
+        message=f"a label's key has another form: {PATTERN_HINTS[LABEL_KEY_PATTERN]}",
+        find=lambda labels: [(key,) for key in labels if not _LABEL_KEY.match(key)],
+    ),
+    Rule(
         name="one-place",
         path="spec",
         cel="[has(self.pods), has(self.service), has(self.external)].filter(given, given).size() == 1",
-        message="exactly one of pods, service and external says where the model is served: keep one and remove the others",
+        message="where the model is served is said by exactly one of pods, service and external: declare one, and no other",
         find=_one_place,
     ),
     Rule(

@@ -61,15 +61,15 @@ def faults(kind: str, data: Any) -> list[Fault]:
 
 
 def with_defaults(schema: Mapping[str, Any], data: Any) -> Any:
-    """Data with the schema's defaults filled in as the API server does: a null where there is a default is that default."""
+    """Data with the schema's defaults filled in as the API server does; an empty field is read as one that is not there."""
     if isinstance(data, list):
         return [with_defaults(schema.get("items", {}), entry) for entry in data]
     if not isinstance(data, dict):
         return data
     properties = schema.get("properties", {})
-    filled = dict(data)
+    filled = {name: value for name, value in data.items() if value is not None}
     for name, child in properties.items():
-        if filled.get(name) is None and "default" in child:
+        if name not in filled and "default" in child:
             filled[name] = deepcopy(child["default"])
     return {name: with_defaults(properties.get(name, {}), value) for name, value in filled.items()}
 
@@ -153,13 +153,22 @@ def _pattern(_: Any, value: Any, instance: Any, schema: Mapping[str, Any]) -> It
         yield ValidationError("pattern")
 
 
+def _enum(_: Any, value: Any, instance: Any, schema: Mapping[str, Any]) -> Iterator[ValidationError]:
+    """Text only: what has another type is told so already."""
+    del schema
+    if isinstance(instance, str) and instance not in value:
+        yield ValidationError("enum")
+
+
 @functools.cache
 def _whole(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern.removesuffix("$") + r"\Z")
 
 
 _extend: Any = extend
-_Validator: Final = _extend(Draft202012Validator, {LIST_TYPE: _list_type, schemas.CEL_RULES: _cel, "pattern": _pattern})
+_Validator: Final = _extend(
+    Draft202012Validator, {LIST_TYPE: _list_type, schemas.CEL_RULES: _cel, "pattern": _pattern, "enum": _enum}
+)
 
 
 @functools.cache
@@ -188,7 +197,15 @@ def _sentence(kind: str, location: Location, error: Any) -> str:
     if error.validator == "additionalProperties":
         elsewhere = [place for place in _places(kind) if place.rpartition(".")[2] == name]
         return messages.unknown_field(location, error.schema["properties"], "", elsewhere)
-    return messages.sentence(error)
+    said = messages.sentence(error)
+    return f"{said}, or remove the line" if error.instance is None and not _required(kind, location) else said
+
+
+def _required(kind: str, location: Location) -> bool:
+    node: Mapping[str, Any] = schemas.document(kind)
+    for part in location[:-1]:
+        node = node["items"] if isinstance(part, int) else node["properties"].get(part, {})
+    return location[-1] in node.get("required", ())
 
 
 @functools.cache

@@ -31,7 +31,7 @@ MAX_FILE_BYTES: Final = 1024 * 1024
 SETTINGS_FILE: Final = "spillway.yaml"
 SUFFIXES: Final = (".yaml", ".yml")
 
-_LISTS: Final = frozenset({"List", *(f"{kind}List" for kind in KINDS)})
+_LISTS: Final = ("List", *(f"{kind}List" for kind in KINDS))
 _KIND_LINE: Final = re.compile(r"^kind:[ \t]*[\"']?([A-Za-z]+)", re.MULTILINE)
 _METADATA: Final = re.compile(r"^metadata:(.*(?:\n[ \t]+.*|\n[ \t]*(?=\n))*)", re.MULTILINE)
 
@@ -187,7 +187,7 @@ def _apart(objects: list[LoadedObject], problems: list[Problem]) -> LoadResult:
 def _parts(document: positions.Document) -> Iterator[positions.Document]:
     """The entries of a list of objects, which is what `kubectl get -o yaml` prints; any other document as it is."""
     data = document.data
-    listed = isinstance(data, dict) and data.get("kind") in _LISTS and data.get("apiVersion") in {"v1", API_VERSION}
+    listed = isinstance(data, dict) and data.get("kind") in _LISTS and data.get("apiVersion") in ("v1", API_VERSION)
     if listed and isinstance(data.get("items"), list):
         yield from (document.part(("items", index), item) for index, item in enumerate(data["items"]))
     else:
@@ -202,7 +202,7 @@ def _load(document: positions.Document, file: str) -> LoadedObject | list[Proble
         return problems
     if not isinstance(data, dict):
         message = f"a document is a mapping that begins with apiVersion: {API_VERSION} and kind: {' or '.join(KINDS)}"
-        return [*problems, Problem(file, document.line, "", message)]
+        return [*problems, Problem(file, document.line_of(()), "", message)]
     if misfit := _misfit(document, data, file):
         return [*problems, *misfit]
     kind = data["kind"]
@@ -211,7 +211,7 @@ def _load(document: positions.Document, file: str) -> LoadedObject | list[Proble
         Problem(file, document.line_of(fault.written), render(fault.location), fault.message, key) for fault in faults(kind, data)
     )
     if problems:
-        return sorted(problems, key=lambda problem: problem.line)
+        return sorted(problems, key=lambda problem: (problem.line, problem.path, problem.message))
     try:
         model = KINDS[kind].model.model_validate({name: value for name, value in data.items() if name != "status"})
     except ValidationError as error:

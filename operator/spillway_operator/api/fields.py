@@ -15,6 +15,7 @@ LABEL_PATTERN: Final = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
 SUBDOMAIN_PATTERN: Final = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$"
 SERVICE_NAME_PATTERN: Final = r"^[a-z]([a-z0-9-]*[a-z0-9])?$"
 LABEL_VALUE_PATTERN: Final = r"^([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)?$"
+LABEL_KEY_PATTERN: Final = r"^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
 NO_CONTROL_PATTERN: Final = r"^[^\x00-\x1f\x7f]+$"
 SECRET_KEY_PATTERN: Final = r"^[A-Za-z0-9._-]+$"  # noqa: S105 - a pattern
 URL_PATH_PATTERN: Final = r"^/[!-~]*$"
@@ -39,6 +40,7 @@ PATTERN_HINTS: Final[dict[str, str]] = {
     SUBDOMAIN_PATTERN: "use lower-case letters, digits, - and ., with a letter or digit at both ends",
     SERVICE_NAME_PATTERN: "use lower-case letters, digits and -, with a letter first and a letter or digit last",
     LABEL_VALUE_PATTERN: "use letters, digits, -, _ and ., with a letter or digit at both ends",
+    LABEL_KEY_PATTERN: "use letters, digits, -, _ and . (at most 63), after a DNS name and a / where there is one, e.g. app.kubernetes.io/name",
     NO_CONTROL_PATTERN: "remove line breaks, tabs and other control characters",
     SECRET_KEY_PATTERN: "use letters, digits, -, _ and .",
     URL_PATH_PATTERN: 'begin with / and use no spaces, e.g. "/health"',

@@ -53,7 +53,7 @@ def closest(name: str, options: Iterable[str]) -> str:
     """The option that a misspelt name was meant to be, or the empty text. Case, `_` and `-` do not count."""
     folded = {option.lower(): option for option in options}
     plain = name.replace("_", "").replace("-", "").lower()
-    found = difflib.get_close_matches(plain, list(folded), n=1, cutoff=0.7)
+    found = difflib.get_close_matches(plain, list(folded), n=1, cutoff=0.75)
     return folded[found[0]] if found else ""
 
 
@@ -66,7 +66,7 @@ def _type(error: Any) -> str:
     wanted, value = error.validator_value, error.instance
     expected = _TYPES[wanted]
     if value is None:
-        return f"is empty: give {expected}, or remove the line"
+        return f"is empty: give {expected}"
     if isinstance(value, bool):
         found = "true or false (YAML reads yes, no, on and off so)"
     elif isinstance(value, int | float):
@@ -87,8 +87,6 @@ def _type(error: Any) -> str:
 
 def _enum(error: Any) -> str:
     options = [str(option) for option in error.validator_value]
-    if not isinstance(error.instance, str):
-        return f"give one of {', '.join(options)}"
     said = short(json.dumps(error.instance, ensure_ascii=False))
     meant = closest(error.instance, options)
     return f"{said} is none of {', '.join(options)}" + (f'; did you mean "{meant}"?' if meant else "")
@@ -102,7 +100,7 @@ def _pattern(error: Any) -> str:
 
 def _too_few(error: Any) -> str:
     # Every lower bound on a size in the schemas is 1; a test holds that.
-    return "is empty: give a text, or remove the line" if error.validator == "minLength" else "is empty: give at least one entry"
+    return "is empty: give a text" if error.validator == "minLength" else "is empty: give at least one entry"
 
 
 def _too_many(error: Any) -> str:
@@ -135,7 +133,7 @@ _SENTENCES: Final[dict[str, Callable[[Any], str]]] = {
 
 # What the parser says, and what a person can do about it. The first fragment that is in the parser's words counts.
 _SYNTAX: Final = (
-    ("mapping values are not allowed", 'a ": " too many in this line: put the text in quotes, or check the indentation'),
+    ("mapping values are not allowed", 'a ": " that does not fit: put the text in quotes, or see whether the line above it lacks one'),
     ("could not find expected ':'", 'a line without ": ": write key: value, and check quotes and indentation'),
     ("did not find expected ',' or", "a [ or { that is not closed, or a comma that is missing"),
     ("expected ',' or", "a [ or { that is not closed, or a comma that is missing"),

@@ -39,7 +39,7 @@ class ObjectKey(NamedTuple):
 class ObjectMeta(StatusModel):
     """What an object is called and who made it when. The API server's other fields are skipped."""
 
-    name: DnsSubdomain
+    name: DnsSubdomain = Field(description="What the object is called, once in its namespace, e.g. llama-70b.")
     namespace: DnsLabel = DEFAULT_NAMESPACE
     labels: dict[str, str] = Field(default_factory=dict)
     annotations: dict[str, str] = Field(default_factory=dict)

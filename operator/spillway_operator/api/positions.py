@@ -30,6 +30,8 @@ _RESOLVER: Final[Any] = Resolver()
 _SEPARATOR: Final = re.compile(r"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
 _BLANK: Final = re.compile(r"\A(?:[ \t]*(?:[#%].*)?\r?(?:\n|\Z))*\Z")
 _TAG: Final = "tag:yaml.org,2002:"
+_COLLECTION_TAGS: Final = frozenset({None, "!", f"{_TAG}map", f"{_TAG}seq"})
+_SCALARS: Final = frozenset({"null", "bool", "int", "float", "str", "timestamp", "merge", "value"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ class _Value:
     nodes: int = 1
     scalar: bool = False
     merge: bool = False
+    text: str = ""
 
 
 @dataclass(slots=True)
@@ -144,13 +147,19 @@ def _read(text: str, first_line: int) -> Iterator[Document]:
         yield document
     except yaml.MarkedYAMLError as error:
         document.data = None
-        document.flaws.append(Flaw(_line(error.problem_mark or error.context_mark, first_line), syntax(error, text)))
+        document.flaws.append(Flaw(_line(_where(error), first_line), syntax(error, text)))
         yield document
     except yaml.reader.ReaderError as error:
         document.data = None
         before = text.encode(errors="replace")[: error.position] if isinstance(error.position, int) else b""
         document.flaws.append(Flaw(first_line + before.count(b"\n"), "a control character stands in the text: remove it"))
         yield document
+
+
+def _where(error: yaml.MarkedYAMLError) -> Any:
+    """What is not closed is wrong where it was opened; the parser notices at the end of the text."""
+    opened = any(word in (error.context or "") for word in ("flow", "quoted"))
+    return error.context_mark if opened else error.problem_mark or error.context_mark
 
 
 def _line(mark: Any, first_line: int) -> int:
@@ -190,7 +199,7 @@ class _Builder:
     def _open(self, event: yaml.MappingStartEvent | yaml.SequenceStartEvent, line: int) -> None:
         if len(self._stack) >= MAX_DEPTH:
             raise _Stop(line, f"the document is nested more than {MAX_DEPTH} levels deep")
-        if event.tag and not event.tag.startswith(_TAG):
+        if event.tag not in _COLLECTION_TAGS:
             raise _Stop(line, f"the tag {event.tag} means nothing here: remove it")
         if self._stack and isinstance(self._stack[-1].entries, dict) and self._stack[-1].key is None:
             raise _Stop(line, "a key is a word, not a mapping or list: quote it if it begins with { or [")
@@ -246,7 +255,7 @@ class _Builder:
             parent.merged.extend(sources)
             return
         if not isinstance(key.data, str):
-            at = (*parent.location, str(key.data))
+            at = (*parent.location, key.text)
             self._document.flaws.append(
                 Flaw(key.line, f"a key is text, and YAML reads this one as {described(key.data)}: put it in quotes", at)
             )
@@ -267,11 +276,11 @@ def _scalar(event: yaml.ScalarEvent, line: int) -> _Value:
     if tag is None or tag == "!":
         tag = _RESOLVER.resolve(yaml.ScalarNode, text, event.implicit)
     name = tag.removeprefix(_TAG)
-    if name == tag:
+    if name not in _SCALARS:
         raise _Stop(line, f"the tag {tag} means nothing here: remove it")
     if name == "merge":
         return _Value(text, line, scalar=True, merge=True)
     try:
-        return _Value(convert(name, text), line, scalar=True)
+        return _Value(convert(name, text), line, scalar=True, text=text)
     except ValueError:
         raise _Stop(line, f"{text[:60]!r} is no number that can be used: give a finite one, or put text in quotes") from None

@@ -133,7 +133,7 @@ def _repeated_names(rules: list[dict[str, Any]]) -> Iterator[Location]:
 
 def _idle_priorities(rule: dict[str, Any]) -> Iterator[Location]:
     refs = rule["backendRefs"]
-    busy = {ref["priority"] for ref in refs if ref["weight"] > 0}
+    busy = {ref["priority"] for ref in refs if ref["weight"] != 0}
     shown: set[int] = set()
     for index, ref in enumerate(refs):
         if ref["priority"] not in busy | shown:
@@ -176,7 +176,7 @@ RULES: Final = (
     Rule(
         name="some-weight",
         path="spec.rules[]",
-        cel="self.backendRefs.all(a, self.backendRefs.exists(b, b.priority == a.priority && b.weight > 0))",
+        cel="self.backendRefs.all(a, self.backendRefs.exists(b, b.priority == a.priority && b.weight != 0))",
         message="the backends of one priority must not all have weight 0: give one of them a weight, or remove them",
         find=_idle_priorities,
         field=".backendRefs",

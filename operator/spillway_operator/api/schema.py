@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from spillway_operator.api import backend, route
 from spillway_operator.api.columns import COLUMNS, Column
+from spillway_operator.api.fields import LABEL_KEY_PATTERN, LABEL_VALUE_PATTERN
 from spillway_operator.api.lists import MAP_TYPE
 from spillway_operator.api.meta import API_VERSION, GROUP, ObjectMeta, ResourceModel
 from spillway_operator.api.rules import Rule
@@ -94,7 +95,12 @@ def document(kind: str) -> dict[str, Any]:
     raw = ObjectMeta.model_json_schema(mode="validation")
     metadata = _plain(raw, {})
     for field in ("labels", "annotations"):
-        metadata["properties"][field] = {"type": "object", "additionalProperties": {"type": "string"}}
+        metadata["properties"][field] = {
+            "type": "object",
+            "propertyNames": {"pattern": LABEL_KEY_PATTERN},
+            "additionalProperties": {"type": "string"},
+        }
+    metadata["properties"]["labels"]["additionalProperties"] |= {"maxLength": 63, "pattern": LABEL_VALUE_PATTERN}
     for field in _OBJECT_META_FIELDS:
         metadata["properties"].setdefault(field, {})
     for field in ("creationTimestamp", "generation", "uid", "resourceVersion"):
