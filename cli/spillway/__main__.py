@@ -42,25 +42,26 @@ Each option can be given as SPILLWAY_<OPTION> in the environment, e.g. SPILLWAY_
 """
 
 
-def build_parser(asked: str | None) -> argparse.ArgumentParser:
-    """The command line; of the sub-commands only the one `asked` for is whole."""
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """What a command line asks for. Ends the process, with 2 if it is wrong, with 0 after help."""
     parser = argparse.ArgumentParser(
         prog="spillway", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=formatter, allow_abbrev=False
     )
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, purpose, module in COMMANDS:
-        if name == asked:
+        if argv and name == argv[0]:
             importlib.import_module(module).add_parser(subparsers)
-            apply_environment(subparsers.choices[name], os.environ)
-        else:
-            subparsers.add_parser(name, help=purpose)
-    return parser
+            asked = subparsers.choices[name]
+            apply_environment(asked, os.environ)
+            # Options may stand between the arguments, as in `get backends -o wide fast`.
+            return asked.parse_intermixed_args(argv[1:])
+        subparsers.add_parser(name, help=purpose)
+    return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a sub-command; its exit code."""
-    argv = sys.argv[1:] if argv is None else argv
-    args = build_parser(argv[0] if argv else None).parse_args(argv)
+    args = parse(sys.argv[1:] if argv is None else argv)
     try:
         code: int = args.run(args)
     except KeyboardInterrupt:

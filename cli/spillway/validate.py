@@ -22,8 +22,8 @@ The rules are those of the CRDs, so what passes here passes the API server. Beyo
 what shows only between documents: two routes that claim one model name, and (as a warning) a route
 to a backend that no file declares.
 
-Of a folder, *.yaml and *.yml files are read at any depth; hidden ones are not, nor is spillway.yaml,
-which holds the settings of `spillway run`.
+Of a folder, *.yaml and *.yml files are read at any depth; hidden ones are not, nor is
+spillway.yaml, which holds the settings of `spillway run`.
 """
 
 EXAMPLES = """

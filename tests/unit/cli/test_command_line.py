@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 
 import pytest
 
 from spillway import __main__ as main_module
-from spillway.__main__ import COMMANDS, build_parser, main
+from spillway.__main__ import COMMANDS, main, parse
 
 NAMES = [name for name, _, _ in COMMANDS]
 
@@ -75,10 +76,9 @@ def test_a_wrong_command_line_is_told_and_ends_with_2(argv: list[str], said: str
 def test_an_option_comes_from_the_environment_unless_the_command_line_says_otherwise(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SPILLWAY_ADMIN_PORT", "9081")
     monkeypatch.setenv("SPILLWAY_STATE_DIR", "/somewhere")
-    parser = build_parser("run")
-    args = parser.parse_args(["run", "x"])
+    args = parse(["run", "x"])
     assert (args.admin_port, args.state_dir, args.port) == (9081, "/somewhere", 8080)
-    assert parser.parse_args(["run", "x", "--admin-port", "1"]).admin_port == 1
+    assert parse(["run", "x", "--admin-port", "1"]).admin_port == 1
 
 
 def test_a_wrong_value_in_the_environment_is_told_as_on_the_command_line(
@@ -91,7 +91,7 @@ def test_a_wrong_value_in_the_environment_is_told_as_on_the_command_line(
 
 
 def test_simulated_engines_are_counted_by_the_backends_full_name():
-    assert build_parser("run").parse_args(["run", "x", "--simulate", "a=2", "--simulate", "ml/b=0"]).simulate == [
+    assert parse(["run", "x", "--simulate", "a=2", "--simulate", "ml/b=0"]).simulate == [
         ("default/a", 2),
         ("ml/b", 0),
     ]
@@ -106,12 +106,16 @@ def test_ctrl_c_ends_a_command_without_a_traceback(monkeypatch: pytest.MonkeyPat
     def interrupted(name: str) -> object:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(
-        main_module, "build_parser", lambda _: type("P", (), {"parse_args": lambda *_: type("A", (), {"run": interrupted})})
-    )
+    monkeypatch.setattr(main_module, "parse", lambda _: argparse.Namespace(run=interrupted))
     assert main(["get"]) == 130
 
 
 def test_version_names_spillway_and_python(capsys: pytest.CaptureFixture[str]):
     assert main(["version"]) == 0
     assert capsys.readouterr().out.startswith("spillway ")
+
+
+def test_options_may_stand_between_the_arguments():
+    args = parse(["get", "backends", "-o", "wide", "fast", "-w"])
+    assert (args.kind, args.name, args.output, args.watch) == ("ModelBackend", "fast", "wide", True)
+    assert parse(["run", "a", "--quiet", "b"]).paths == ["a", "b"]
