@@ -45,6 +45,26 @@ _log = logging.getLogger("spillway_operator")
 _LIST_SEPARATOR = ","
 
 
+def _port(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"invalid int value: {text!r}") from None
+    if not 0 <= number <= 65535:
+        raise argparse.ArgumentTypeError(f"{number} is no port: give one between 0 and 65535")
+    return number
+
+
+def _seconds(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"invalid float value: {text!r}") from None
+    if not 0 < number < 86_400:
+        raise argparse.ArgumentTypeError(f"{text} is no interval: give seconds above 0")
+    return number
+
+
 def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     """Settings from options; each option's default comes from `SPILLWAY_<OPTION>`. Exits with a message for what is wrong."""
     defaults = Settings()
@@ -56,9 +76,8 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
 
     def option(name: str, text: str, **kwargs: Any) -> None:
         value = environment.get("SPILLWAY_" + name.upper().replace("-", "_"))
-        if value is not None:
-            kwargs["default"] = [part for part in value.split(_LIST_SEPARATOR) if part] if "action" in kwargs else value
-            kwargs.pop("required", None)
+        if value is not None and "action" not in kwargs:
+            kwargs["default"] = value
         parser.add_argument(f"--{name}", help=text, **kwargs)
 
     option("source", "where resources come from (default: files)", choices=("files",), default=defaults.source.kind)
@@ -67,19 +86,22 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     option("allow-host", "host, address or network that external backends may reach by plain http; adds to loopback", action="append",
            metavar="HOST")  # fmt: skip
     option("host", "address to listen on (default: %(default)s)", default=defaults.listen.host)
-    option("admin-port", "port of /healthz, /metrics, /info, /config and /api/v1 (default: %(default)s)", type=int,
+    option("admin-port", "port of /healthz, /metrics, /info, /config and /api/v1 (default: %(default)s)", type=_port,
            default=defaults.listen.admin_port)  # fmt: skip
     option(
-        "discovery-port", "port of the stream to proxies (default: %(default)s)", type=int, default=defaults.listen.discovery_port
+        "discovery-port", "port of the stream to proxies (default: %(default)s)", type=_port, default=defaults.listen.discovery_port
     )
-    option("status-interval", "seconds between two writes of load figures of an object (default: %(default)s)", type=float,
+    option("status-interval", "seconds between two writes of load figures of an object (default: %(default)s)", type=_seconds,
            default=defaults.status.figures_interval_seconds)  # fmt: skip
     option("log-level", "debug, info, warning or error (default: %(default)s)", choices=("debug", "info", "warning", "error"),
            default=defaults.log_level)  # fmt: skip
     options = parser.parse_args(arguments)
-    if not options.path:
+    paths, allowed = (
+        given if given is not None else [part for part in environment.get(variable, "").split(_LIST_SEPARATOR) if part]
+        for given, variable in ((options.path, "SPILLWAY_PATH"), (options.allow_host, "SPILLWAY_ALLOW_HOST"))
+    )
+    if not paths:
         parser.error("--path is missing: name a folder or file with resources")
-    allowed = tuple(options.allow_host or ())
     try:
         AllowList.of(allowed)
     except ValueError as error:
@@ -87,9 +109,9 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     return Settings(
         source=SourceSettings(
             kind=options.source,
-            paths=tuple(Path(path) for path in options.path),
+            paths=tuple(Path(path) for path in paths),
             endpoints_file=options.endpoints_file,
-            allowed_hosts=LOOPBACK + allowed,
+            allowed_hosts=(*LOOPBACK, *allowed),
         ),
         listen=ListenSettings(host=options.host, admin_port=options.admin_port, discovery_port=options.discovery_port),
         status=StatusSettings(figures_interval_seconds=options.status_interval),

@@ -35,9 +35,7 @@ def backend(name: str = "fast", *, generation: int = 1, namespace: str = "defaul
         spec["pods"] = {"selector": {"matchLabels": {"app": name}}, "port": 8000}
     spec.setdefault("provider", "OpenAICompatible" if "external" in spec else "VLLM")
     spec.setdefault("model", f"models/{name}")
-    return ModelBackend.model_validate(
-        {"metadata": {"name": name, "namespace": namespace, "generation": generation}, "spec": spec}
-    )
+    return ModelBackend.model_validate({"metadata": {"name": name, "namespace": namespace, "generation": generation}, "spec": spec})
 
 
 def route(

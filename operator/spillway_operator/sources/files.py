@@ -138,7 +138,8 @@ class FileSource:
         now = self._clock()
         if changed or (self._again_at is not None and now >= self._again_at):
             results = {str(path): tracked.result for path, tracked in self._files.items() if tracked.read is not None}
-            self._again_at = self._ledger.update(results, now, self._wall_clock())
+            unread = any(tracked.read != tracked.look for tracked in self._files.values())
+            self._again_at = self._ledger.update(results, now, self._wall_clock(), more_to_come=unread)
 
     def _beyond_sight(self) -> dict[Path, Look]:
         """Files of folders that are not there at present: a volume that went away deletes nothing."""

@@ -18,11 +18,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from spillway_operator.api import ObjectKey
 from spillway_operator.api.documents import LoadedObject, LoadResult, Problem, merge
 from spillway_operator.store import BACKEND, ROUTE, Entry, Object, Store
+
+PATIENCE_SECONDS: Final = 1.0  # for files that are being written; one that never rests holds up no deletion for longer
 
 
 @dataclass(slots=True)
@@ -44,10 +46,12 @@ class Ledger:
         self._known: dict[ObjectKey, _Known] = {}
         self._files: set[str] = set()
 
-    def update(self, results: Mapping[str, LoadResult], now: float, moment: datetime) -> float | None:
+    def update(
+        self, results: Mapping[str, LoadResult], now: float, moment: datetime, *, more_to_come: bool = False
+    ) -> float | None:
         """Bring the store in line with the outcome of every file, in order of their names.
 
-        Returns the monotonic time at which to call again because something is missing and not yet given up; None if
+        `more_to_come`: some file has changed and is not read yet, and may hold what is missing. Returns the monotonic time at which to call again because something is missing and not yet given up; None if
         nothing is. `moment` is the wall clock, for creation timestamps.
         """
         merged = merge(results[file] for file in sorted(results))
@@ -64,7 +68,7 @@ class Ledger:
         for key, problems in bad.items():
             self._keep(key, problems, moment)
         self._tell_loose(loose)
-        return self._forget(good.keys() | bad.keys(), torn, now)
+        return self._forget(good.keys() | bad.keys(), torn, now, PATIENCE_SECONDS if more_to_come else self._grace_seconds)
 
     def _accept(self, loaded: LoadedObject, moment: datetime) -> None:
         key = loaded.key
@@ -110,7 +114,7 @@ class Ledger:
             self._store.set_problems(file, problems)
         self._files = set(loose)
 
-    def _forget(self, present: Iterable[ObjectKey], torn: set[str], now: float) -> float | None:
+    def _forget(self, present: Iterable[ObjectKey], torn: set[str], now: float, grace_seconds: float) -> float | None:
         again: float | None = None
         for key in self._known.keys() - set(present):
             known = self._known[key]
@@ -119,7 +123,7 @@ class Ledger:
                 continue
             if known.missing_since is None:
                 known.missing_since = now
-            due = known.missing_since + self._grace_seconds
+            due = known.missing_since + grace_seconds
             if due <= now:
                 del self._known[key]
                 self._store.remove(key)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from spillway_operator.policies.conditions import MAX_MESSAGE_CHARACTERS, Decision, Verdict, is_true, names, settle
 from tests.fakes.operator_core import MOMENT
+
+from spillway_operator.policies.conditions import MAX_MESSAGE_CHARACTERS, Decision, Verdict, is_true, names, settle
 
 LATER = MOMENT + timedelta(minutes=1)
 GOOD = Decision("Ready", Verdict.TRUE, "EndpointsReady", "3 of 3")

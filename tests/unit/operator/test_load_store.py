@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from tests.fakes.operator_core import node, report
 
 from spillway_operator.loads.store import LoadStore, ReportOutcome
 from spillway_operator.loads.windows import BUCKETS
 from spillway_wire.loads import BackendTraffic, ClusterProblem, Demand, Load, RouteErrors
-from tests.fakes.operator_core import node, report
 
 A = node("a")
 
@@ -173,9 +173,7 @@ def test_the_first_second_of_a_series_is_not_blown_up():
 def test_series_beyond_the_cap_are_refused_and_the_rest_counts():
     store = LoadStore(max_series=1)
     other = BackendTraffic(route="default/other", rule="all", cluster="default/fast", requests=5)
-    outcome = store.accept(
-        A, report(traffic=(_traffic(1), other), refused=(RouteErrors(route="default/x", requests=1),)), 100.0
-    )
+    outcome = store.accept(A, report(traffic=(_traffic(1), other), refused=(RouteErrors(route="default/x", requests=1),)), 100.0)
     assert outcome is ReportOutcome.OVERFLOW
     assert store.route_traffic("default/chat", 100.0).requests == 1
     assert store.route_traffic("default/other", 100.0).requests == 0

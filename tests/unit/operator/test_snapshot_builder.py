@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from tests.fakes.operator_core import backend, endpoint, route
 
 from spillway_operator.snapshot.builder import UndecodableResourceError, assemble, draft
 from spillway_operator.snapshot.state import EncodedResource, SnapshotState
 from spillway_operator.snapshot.translate import cluster_of, external_endpoint, route_of
 from spillway_wire import snapshot as wire
 from spillway_wire.names import Provider, RequestType
-from tests.fakes.operator_core import backend, endpoint, route
 
 EMPTY = SnapshotState(version="1.0", epoch=1)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from tests.fakes.operator_core import endpoint
+
 from spillway_operator.snapshot.builder import assemble, draft
 from spillway_operator.snapshot.state import Changes, SnapshotState, changes, differing, encode
 from spillway_wire.messages import EndpointRemoval, ResourceName
 from spillway_wire.names import Provider
 from spillway_wire.snapshot import Cluster, Endpoints, Resource, content_hash
-from tests.fakes.operator_core import endpoint
 
 
 def _cluster(name: str = "d/a", model: str = "m") -> Cluster:

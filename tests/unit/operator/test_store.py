@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from tests.fakes.operator_core import backend, endpoint, entry, route
+
 from spillway_operator.api import BackendStatus, ObjectKey
 from spillway_operator.api.documents import Problem
 from spillway_operator.store import BACKEND, ENDPOINTS, ROUTE, Entry, Store
-from tests.fakes.operator_core import backend, endpoint, entry, route
 
 FAST = ObjectKey(BACKEND, "default", "fast")
 

@@ -10,7 +10,12 @@ TWO = {"a": Share(90), "b": Share(10)}
 POLICY = WeightPolicy()
 
 
-def _after(seconds: float, pressures: dict[str, float | None], start: dict[str, float] | None = None, declared=None):
+def _after(
+    seconds: float,
+    pressures: dict[str, float | None],
+    start: dict[str, float] | None = None,
+    declared: dict[str, Share] | None = None,
+) -> dict[str, float]:
     factors = start or {}
     for _ in range(round(seconds / 0.5)):
         factors = next_factors(declared or TWO, factors, pressures, 0.5)
