@@ -49,6 +49,7 @@ def main() -> int:
 
         return emit
 
+    (OUT / "access.log").unlink(missing_ok=True)
     began = time.monotonic()
     operator = None
     with measure.engine(load_core):
@@ -66,8 +67,11 @@ def main() -> int:
             if report.OURS in names and report.OURS not in missing and not options.no_features:
                 variants, left_out = ours.supported()
                 named = [ours.gateway(one.name, one.options, ours.FIRST_PORT + place + 1) for place, one in enumerate(variants)]
-                with measure.running(named, proxy_core, left_out) as pids:
-                    measure.rounds(named, pids, count, ("rate", "stream"), load_core, sink(features))
+                named.append(ours.gateway("before inbound listeners", (), ours.FIRST_PORT + len(named) + 1, model="guarded"))
+                named.append(ours.sidecar("an inbound listener by itself", 2))
+                guards = [ours.sidecar(f"guard {place}", place) for place in (0, 1)]
+                with measure.running(guards, load_core, left_out), measure.running(named, proxy_core, left_out) as pids:
+                    measure.rounds(named, pids, count, ("rate", "low", "stream"), load_core, sink(features))
         finally:
             if operator:
                 machine.stop([operator])

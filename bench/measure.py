@@ -21,9 +21,8 @@ from bench import machine
 from bench.peers import ENGINE_PORTS, OUT, Peer
 
 SOURCES = Path(__file__).resolve().parent
-MODEL = "mock"
 STREAMS_HELD = 1000
-READY_SECONDS = 30.0
+READY_SECONDS = 20.0
 Cell = dict[str, float]
 Emit = Callable[[str, int, str, Cell], None]
 
@@ -86,7 +85,7 @@ def log_of(peer: Peer) -> Path:
 
 def wait_ready(peer: Peer, process: subprocess.Popen[str] | None) -> str | None:
     """None once the peer answers a request, else why it does not."""
-    body = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "hi"}]}).encode()
+    body = json.dumps({"model": peer.model, "messages": [{"role": "user", "content": "hi"}]}).encode()
     request = urllib.request.Request(
         f"http://127.0.0.1:{peer.port}/v1/chat/completions", body, {"content-type": "application/json"}
     )
@@ -106,7 +105,7 @@ def wait_ready(peer: Peer, process: subprocess.Popen[str] | None) -> str | None:
 
 
 def load(peer: Peer, core: int, arguments: tuple[str, ...]) -> subprocess.Popen[str]:
-    command = [str(OUT / "load"), "-p", str(peer.port), "-m", MODEL, *arguments]
+    command = [str(OUT / "load"), "-p", str(peer.port), "-m", peer.model, *arguments]
     return machine.start(command, core, stdout=subprocess.PIPE)
 
 

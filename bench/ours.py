@@ -1,7 +1,8 @@
 """Our proxy as the bench runs it: the real gateway, told what to do by the real operator core from YAML in a folder.
 
 The operator core stands on the other core with load and engine: it takes no part in a request. A backend has the two engines as its
-endpoints, so that a request is classified, matched, scored by load and relayed, as peers choose the less busy of two.
+endpoints, so that a request is classified, matched, scored by load and relayed, as peers choose the less busy of two. Two more
+backends show the sidecar: `guarded` has its inbound listeners as endpoints, `alone` has one that the load goes to directly.
 """
 
 from __future__ import annotations
@@ -15,26 +16,33 @@ from bench import machine
 from bench.peers import ENGINE_PORTS, OUT, Peer
 
 FOLDER = OUT / "ours"
-DISCOVERY_PORT, OPERATOR_ADMIN_PORT = 18283, 18281
+DISCOVERY_PORT, OPERATOR_ADMIN_PORT = 18298, 18297
 FIRST_PORT = 18210
 
-RESOURCES = """\
+BACKEND = """\
 apiVersion: spillway.dev/v1alpha1
 kind: ModelBackend
-metadata: {name: engines}
+metadata: {{name: {name}}}
 spec:
-  provider: OpenAICompatible
+  provider: VLLM
   model: mock
-  service: {name: engines, port: 80}
-  limits: {maxConcurrency: 10000}
+  {where}
+  limits: {{maxConcurrency: 10000}}
 ---
 apiVersion: spillway.dev/v1alpha1
 kind: ModelRoute
-metadata: {name: mock}
+metadata: {{name: {name}}}
 spec:
-  models: [mock]
-  rules: [{name: all, backendRefs: [{name: engines}]}]
+  models: [{model}]
+  rules: [{{name: all, backendRefs: [{{name: {name}}}]}}]
 """
+SERVICE = "service: {name: engines, port: 80}"
+PODS = "pods: {selector: {matchLabels: {app: mock}}, port: 8000}"
+RESOURCES = "---\n".join(
+    BACKEND.format(name=name, where=where, model=model)
+    for name, where, model in (("engines", SERVICE, "mock"), ("guarded", PODS, "guarded"), ("alone", PODS, "alone"))
+)
+INBOUND_PORTS = (18241, 18242, 18243)  # the last one's backend is `alone`
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,18 +80,32 @@ def operator(core: int) -> subprocess.Popen[str]:
     resources = FOLDER / "resources"
     resources.mkdir(parents=True, exist_ok=True)
     (resources / "bench.yaml").write_text(RESOURCES)
-    endpoints = [{"id": f"engine-{port}", "host": "127.0.0.1", "port": port, "inbound": False} for port in ENGINE_PORTS]
-    (FOLDER / "endpoints.json").write_text(json.dumps({"endpoints": {"default/engines": endpoints}}))
+    engines = [{"id": f"engine-{port}", "host": "127.0.0.1", "port": port, "inbound": False} for port in ENGINE_PORTS]
+    guards = [{"id": f"guard-{port}", "host": "127.0.0.1", "port": port, "inbound": True} for port in INBOUND_PORTS]
+    endpoints = {"default/engines": engines, "default/guarded": guards[:-1], "default/alone": guards[-1:]}
+    (FOLDER / "endpoints.json").write_text(json.dumps({"endpoints": endpoints}))
     command = [sys.executable, "-m", "spillway_operator", "--source", "files", "--path", str(resources)]
     command += ["--endpoints-file", str(FOLDER / "endpoints.json")]
     command += ["--admin-port", str(OPERATOR_ADMIN_PORT), "--discovery-port", str(DISCOVERY_PORT)]
     return machine.start(command, core, log=OUT / "log.operator")
 
 
-def gateway(name: str = "ours", options: tuple[str, ...] = (), port: int = FIRST_PORT) -> Peer:
+def gateway(name: str = "ours", options: tuple[str, ...] = (), port: int = FIRST_PORT, model: str = "mock") -> Peer:
     """Our gateway on `port`."""
+    return Peer(name, port, (*_proxy("gateway", f"bench-{port}", port), *options), model=model)
+
+
+def sidecar(name: str, place: int) -> Peer:
+    """A sidecar before an engine, asked at its inbound listener."""
+    port = INBOUND_PORTS[place]
+    engine = f"http://127.0.0.1:{ENGINE_PORTS[place % len(ENGINE_PORTS)]}"
+    options = ("--inbound-port", str(port), "--engine", engine)
+    return Peer(name, port, (*_proxy("sidecar", f"guard-{port}", port + 10), *options), model="alone")
+
+
+def _proxy(role: str, node: str, port: int) -> tuple[str, ...]:
     state = FOLDER / f"state-{port}"
     state.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "spillway_sidecar", "--role", "gateway", "--node-id", f"bench-{port}"]
-    command += ["--operator", f"http://127.0.0.1:{DISCOVERY_PORT}", "--port", str(port), "--admin-port", str(port + 20)]
-    return Peer(name, port, (*command, "--state-dir", str(state), *options))
+    command = (sys.executable, "-m", "spillway_sidecar", "--role", role, "--node-id", node, "--port", str(port))
+    admin = ("--admin-port", str(port + 20), "--state-dir", str(state))
+    return (*command, "--operator", f"http://127.0.0.1:{DISCOVERY_PORT}", *admin)

@@ -30,7 +30,7 @@ class Peer:
     port: int
     command: tuple[str, ...] = ()
     env: dict[str, str] = field(default_factory=dict)
-    log: str = ""
+    model: str = "mock"
 
 
 class CannotHaveError(Exception):
