@@ -22,22 +22,27 @@ from spillway_sidecar.admin import AdminPages, AdminServer
 from spillway_sidecar.config.client import DiscoveryClient
 from spillway_sidecar.config.last_good import LastGoodStore
 from spillway_sidecar.config.snapshot import Snapshot
-from spillway_sidecar.drain import drain
+from spillway_sidecar.drain import Drained, drain
+from spillway_sidecar.engines import GpuLoad
+from spillway_sidecar.guard import Guard
 from spillway_sidecar.proxy.downstream import Downstream
 from spillway_sidecar.proxy.route import RouteSite
 from spillway_sidecar.proxy.swap import Swapper
 from spillway_sidecar.proxy.sweep import run_sweeps
+from spillway_sidecar.reporting import EngineSample, Reporter, RouterFigures
 from spillway_sidecar.secrets import SecretResolver
 from spillway_sidecar.settings import Settings, parse
 from spillway_sidecar.telemetry.accesslog import AccessLog
 from spillway_sidecar.telemetry.decisions import DecisionRing
 from spillway_sidecar.telemetry.exposition import TrafficCollector
-from spillway_wire.messages import Node
+from spillway_wire.messages import Node, Report
 from spillway_wire.names import Role
-from spillway_wire.snapshot import SecretKeyRef, encode_resource
+from spillway_wire.snapshot import Cluster, SecretKeyRef, encode_resource
 
 _LOG = logging.getLogger("spillway.sidecar")
 BACKLOG = 4096
+# Exchanges free themselves by reference count; the collector only looks for the rare cycle.
+GC_THRESHOLDS = (50_000, 20, 50)
 REFRESH_SECONDS = 2.0
 
 
@@ -59,11 +64,13 @@ class Proxy:
             decisions=self.decisions,
             access_log=self.access_log,
             wall_clock=time.time,  # noqa: TID251 - the composition root
-            rng=random.Random(),  # noqa: S311 - spreads load, guards nothing
         )
+        rng = random.Random()  # noqa: S311 - spreads load, guards nothing
+        self.guard = Guard(settings, self.boot_id, self.clock, rng) if settings.role is Role.SIDECAR else None
         self.swapper = Swapper(self.route, self._credential, self._tls_context)
         self._tls: ssl.SSLContext | None = None
-        self.client = self._discovery()
+        self.client = self._discovery(rng)
+        self.reporter = self._reporter()
         self.admin = AdminServer(
             AdminPages(ready=self._ready, registry=self.registry, config=self._config, info=self.info, explain=self._explain),
             settings.admin_host,
@@ -71,25 +78,68 @@ class Proxy:
         )
         if settings.metrics:
             self.registry.register(TrafficCollector(self.route.stats, self._gauges))
+            if self.guard is not None:
+                self.guard.register(self.registry, self.reporter.current_load)
 
     # --- parts
 
-    def _discovery(self) -> DiscoveryClient | None:
+    def _discovery(self, rng: random.Random) -> DiscoveryClient | None:
         settings = self.settings
         if settings.operator is None and settings.state_dir is None:
             return None
-        node = Node(id=settings.node_id, role=settings.role, boot_id=self.boot_id, namespace=settings.namespace, pod=settings.pod, version="0.1.0")
+        node = Node(
+            id=settings.node_id,
+            role=settings.role,
+            boot_id=self.boot_id,
+            namespace=settings.namespace,
+            pod=settings.pod,
+            version="0.1.0",
+        )
         last_good = None
         if settings.state_dir is not None:
             settings.state_dir.mkdir(parents=True, exist_ok=True)
             last_good = LastGoodStore(settings.state_dir / "last-good.json", time.time)  # noqa: TID251
         return DiscoveryClient(
-            settings.operator or "http://127.0.0.1:1", node, self.apply, self._set_routers, last_good, random.Random(), self.clock  # noqa: S311
-        )  # fmt: skip
+            settings.operator or "http://127.0.0.1:1", node, self.apply, self._set_routers, last_good, rng, self.clock
+        )
+
+    def _reporter(self) -> Reporter:
+        route, guard = self.route, self.guard
+        figures = RouterFigures(
+            traffic=route.stats.traffic, refused=route.stats.refused, demand=route.demand, problems=self.secrets.problems
+        )
+        reporter = Reporter(
+            self.boot_id,
+            clock=self.clock,
+            send=self._send,
+            router=figures,
+            inbound=(lambda: guard.site) if guard is not None else None,
+            engine=guard.probe.sample if guard is not None else lambda _: EngineSample(),
+            gpu=guard.gpu.sample if guard is not None else lambda _: GpuLoad(),
+        )
+        if guard is not None:
+            guard.load_header = reporter.load_header
+        return reporter
+
+    def _send(self, build: Callable[[], Report]) -> bool:
+        """Leaves a report for the operator if the stream is up."""
+        if self.client is None or not self.client.connected:
+            return False
+        self.client.send_report(build())
+        return True
 
     def apply(self, snapshot: Snapshot) -> None:
         """Puts a snapshot in force."""
         self.swapper.swap(snapshot.version, snapshot.resources)
+        self.secrets.retain(
+            {
+                (r.name, r.external.auth)
+                for r in snapshot.resources.values()
+                if isinstance(r, Cluster) and r.external is not None and r.external.auth
+            }
+        )
+        if self.guard is not None:
+            self.guard.follow(snapshot.resources)
 
     def _set_routers(self, routers: int) -> None:
         self.route.routers = max(1, routers)
@@ -140,6 +190,8 @@ class Proxy:
             "role": self.settings.role,
             "bootId": self.boot_id,
             "route": self.route.info(),
+            "guard": self.guard.info() if self.guard is not None else None,
+            "reporter": self.reporter.info(),
             "config": self.client.info() if self.client is not None else None,
             "secrets": self.secrets.info(),
             "decisions": self.decisions.info() if self.decisions is not None else None,
@@ -155,22 +207,40 @@ class Proxy:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
+        guard = self.guard
+        inbound = guard.site if guard is not None else None
         listeners = [await loop.create_server(lambda: Downstream(self.route), settings.host, settings.port, backlog=BACKLOG)]
+        if inbound is not None:
+            listeners.append(
+                await loop.create_server(lambda: Downstream(inbound), settings.host, settings.inbound_port, backlog=BACKLOG)
+            )
         await self.admin.start()
-        jobs = [run_sweeps(self.route), self._refresh()]
+        jobs = [run_sweeps(self.route, inbound), self._refresh(), self.reporter.run()]
+        if guard is not None:
+            jobs += [guard.probe.run(), guard.gpu.run()]
         if self.client is not None:
             jobs.append(self.client.run())
         tasks = [loop.create_task(self._survive(job)) for job in jobs]
         gc.collect()
         gc.freeze()
-        _LOG.info("%s %s: routes on %s:%d, admin on %s:%d", settings.role, settings.node_id, settings.host, settings.port, settings.admin_host, self.admin.port)
+        gc.set_threshold(*GC_THRESHOLDS)
+        _LOG.info(
+            "%s %s: routes on %s:%d, admin on %s:%d",
+            settings.role,
+            settings.node_id,
+            settings.host,
+            settings.port,
+            settings.admin_host,
+            self.admin.port,
+        )
         await stop.wait()
         _LOG.info("draining")
         if self.client is not None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await self.client.drain("terminating")
-        cut = await drain((self.route,), listeners, settings.drain_seconds, self.clock)
+        sites: tuple[Drained, ...] = (self.route,) if inbound is None else (self.route, inbound)
+        cut = await drain(sites, listeners, settings.drain_seconds, self.clock)
         _LOG.info("drained, %d requests cut", cut)
         for task in tasks:
             task.cancel()
@@ -209,7 +279,11 @@ def _runner(settings: Settings) -> Callable[[Coroutine[Any, Any, None]], None]:
 def main(argv: list[str] | None = None) -> int:
     """Runs one proxy."""
     settings = parse(argv, os.environ)
-    logging.basicConfig(level=os.environ.get("SPILLWAY_LOG_LEVEL", "INFO"), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    logging.basicConfig(
+        level=os.environ.get("SPILLWAY_LOG_LEVEL", "INFO"),
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+        stream=sys.stderr,
+    )
     try:
         _runner(settings)(Proxy(settings).run())
     except OSError as error:

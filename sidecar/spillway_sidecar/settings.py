@@ -53,7 +53,12 @@ def parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     def add(name: str, default: str | None, text: str, **more: object) -> None:
         p.add_argument(f"--{name}", default=env(name, default), help=text, **more)  # type: ignore[arg-type]
 
-    add("role", "gateway", "route listener only (gateway), or an inbound listener before an engine too (sidecar)", choices=[r.value for r in Role])
+    add(
+        "role",
+        "gateway",
+        "route listener only (gateway), or an inbound listener before an engine too (sidecar)",
+        choices=[r.value for r in Role],
+    )
     add("node-id", "gateway-0", "unique among live proxies; a sidecar's is the id of its endpoint")
     add("operator", None, "URL of the operator's discovery port, e.g. http://127.0.0.1:8083")
     add("host", "127.0.0.1", "address of the route and inbound listeners")

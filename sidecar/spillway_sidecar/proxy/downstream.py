@@ -48,7 +48,19 @@ class Site(Protocol):
 class Downstream(asyncio.Protocol):
     """One client connection."""
 
-    __slots__ = ("_body_since", "_buffer", "_chunked", "_closing", "_head", "_pieces", "_read", "deadline", "exchange", "site", "transport")
+    __slots__ = (
+        "_body_since",
+        "_buffer",
+        "_chunked",
+        "_closing",
+        "_head",
+        "_pieces",
+        "_read",
+        "deadline",
+        "exchange",
+        "site",
+        "transport",
+    )
 
     def __init__(self, site: Site) -> None:
         self.site = site
@@ -250,7 +262,11 @@ class Downstream(asyncio.Protocol):
         self.deadline = 0.0
         if self._head is not None or self._buffer:
             what = "body" if self._head is not None else "head"
-            self.refuse(Refusal(408, Outcome.SLOW_CLIENT, f"The request's {what} did not arrive in time.", code="request_timeout", close=True))
+            self.refuse(
+                Refusal(
+                    408, Outcome.SLOW_CLIENT, f"The request's {what} did not arrive in time.", code="request_timeout", close=True
+                )
+            )
         elif self.exchange is None:
             self.close()
         if self.transport.is_closing() and now:

@@ -18,7 +18,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from spillway_sidecar.proxy.errors import Outcome, Refusal, interrupted_event
-from spillway_sidecar.proxy.head import RequestHead, ResponseHead
+from spillway_sidecar.proxy.head import Fields, RequestHead, ResponseHead
 
 if TYPE_CHECKING:
     from spillway_sidecar.proxy.downstream import Downstream
@@ -38,12 +38,13 @@ _DROPPED: Final = frozenset(
 _DROPPED_LINES: Final = re.compile(rb"(?im)^(?:" + rb"|".join(re.escape(name) for name in sorted(_DROPPED)) + rb"):[^\r]*\r\n")
 _FRAMING_LINES: Final = re.compile(rb"(?im)^(?:content-length|transfer-encoding):[^\r]*\r\n")
 _STATUS_LINES: Final = {status.value: b"HTTP/1.1 %d %s\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
-_PROMPT_TOKENS: Final = re.compile(rb'"prompt_tokens"\s*+:\s*+([0-9]{1,9})')
-_COMPLETION_TOKENS: Final = re.compile(rb'"completion_tokens"\s*+:\s*+([0-9]{1,9})')
+_USAGE: Final = re.compile(rb'"prompt_tokens"\s*+:\s*+([0-9]{1,9})(?:[^}]*?"completion_tokens"\s*+:\s*+([0-9]{1,9}))?')
 _FINISHED: Final = re.compile(rb'"finish_reason"\s*+:\s*+"')
 
 # What a client's request passes on besides what we write ourselves.
 PASSED: Final = (b"accept", b"user-agent", b"traceparent", b"tracestate")
+
+_OK: Final = Outcome.OK
 
 CHOOSING, CONNECTING, WAITING, STREAMING, OVER = range(5)
 
@@ -52,8 +53,8 @@ class Exchange:
     """One request. `deadline` is when the sweep calls `expire`; 0 is never."""
 
     __slots__ = (
-        "_dialling", "_head_out", "_idle_since", "_reply", "_tail", "_touched", "client", "deadline", "events", "first_byte_at", "output_events",
-        "relayed_bytes", "request", "request_id", "site", "started", "state", "status", "target", "unframed", "upstream",
+        "_dialling", "_head_out", "_idle_since", "_length", "_tail", "_touched", "client", "deadline", "events", "first_byte_at", "http11", "keep_alive",
+        "output_events", "passed", "request_id", "site", "started", "state", "status", "target", "unframed", "upstream",
     )  # fmt: skip
 
     site: Any
@@ -61,7 +62,9 @@ class Exchange:
     def __init__(self, site: Any, client: Downstream, request: RequestHead, request_id: bytes, now: float) -> None:
         self.site = site
         self.client = client
-        self.request = request
+        self.http11 = request.http11
+        self.keep_alive = request.keep_alive
+        self.passed = _passed(request.fields)
         self.request_id = request_id
         self.started = now
         self.state = CHOOSING
@@ -73,12 +76,11 @@ class Exchange:
         self.events = False  # the reply is an SSE stream
         self.unframed = False  # an HTTP/1.0 client: chunked framing is taken off
         self.output_events = 0
-        self.relayed_bytes = 0
         self._tail = _NONE
         self._touched = False
         self._idle_since = 0.0
         self._head_out = _NONE
-        self._reply: ResponseHead | None = None
+        self._length = 0  # of the reply, as its head says: bytes, -1 chunked, -2 until the connection closes
         self._dialling: asyncio.Task[None] | None = None
         client.exchange = self
 
@@ -105,19 +107,19 @@ class Exchange:
 
     # --- connecting
 
-    def connect(self, target: Target, data: bytes, body: bytes, *, fresh: bool = False) -> None:
+    def connect(self, target: Target, data: bytes, *, fresh: bool = False) -> None:
         """Sends the request to `target`, on an idle connection if there is one and `fresh` is not asked for."""
         self.target = target
         if target.idle and not fresh:
             upstream = target.idle.pop()
             self.upstream = upstream
             self.state = WAITING
-            upstream.send(self, data, body)
+            upstream.send(self, data)
             return
         self.state = CONNECTING
-        self._dialling = asyncio.get_running_loop().create_task(self._dial(target, data, body))
+        self._dialling = asyncio.get_running_loop().create_task(self._dial(target, data))
 
-    async def _dial(self, target: Target, data: bytes, body: bytes) -> None:
+    async def _dial(self, target: Target, data: bytes) -> None:
         try:
             async with asyncio.timeout(self.site.connect_seconds):
                 upstream = await target.dial()
@@ -132,7 +134,7 @@ class Exchange:
             return
         self.upstream = upstream
         self.state = WAITING
-        upstream.send(self, data, body)
+        upstream.send(self, data)
 
     def let_go(self) -> None:
         """Drops the attempt under way: the connection is ended, so that whatever works for it stops."""
@@ -155,19 +157,18 @@ class Exchange:
             blob = _DROPPED_LINES.sub(_NONE, blob)
         content_type = fields.get(b"content-type")
         self.events = content_type is not None and content_type[:17].lower() == b"text/event-stream"
-        request = self.request
-        closing = _NONE if request.keep_alive and not self.site.draining else b"connection: close\r\n"
-        if head.content_length == -2:
-            if request.http11:
+        closing = _NONE if self.keep_alive and not self.site.draining else b"connection: close\r\n"
+        length = self._length = head.content_length
+        if length == -2:
+            if self.http11:
                 closing += b"transfer-encoding: chunked\r\n"
             else:
                 closing = b"connection: close\r\n"
-        elif head.content_length == -1 and not request.http11:
+        elif length == -1 and not self.http11:
             self.unframed = True
             blob = _FRAMING_LINES.sub(_NONE, blob)
             closing = b"connection: close\r\n"
         self.status = head.status
-        self._reply = head
         self._head_out = b"".join(
             (
                 _STATUS_LINES.get(head.status) or b"HTTP/1.1 %d Status\r\n" % head.status,
@@ -191,9 +192,8 @@ class Exchange:
             self._tail = tail if len(tail) <= 2 * TAIL_BYTES else tail[-TAIL_BYTES:]
         if self._head_out:
             data = self._first(data)
-        elif self._reply.content_length == -2 and self.request.http11:  # type: ignore[union-attr]
+        elif self._length == -2 and self.http11:
             data = b"%x\r\n%b\r\n" % (len(data), data)
-        self.relayed_bytes += len(data)
         self.client.transport.write(data)
 
     def _first(self, data: bytes) -> bytes:
@@ -203,7 +203,7 @@ class Exchange:
         self.deadline = 0.0
         head, self._head_out = self._head_out, _NONE
         self.streaming()
-        if self._reply.content_length == -2 and self.request.http11:  # type: ignore[union-attr]
+        if self._length == -2 and self.http11:
             return b"%b%x\r\n%b\r\n" % (head, len(data), data)
         return head + data
 
@@ -212,8 +212,6 @@ class Exchange:
 
     def completed(self, data: bytes, boundary: int | None = None) -> None:
         """The reply has ended as its framing says. `data` is its rest; `boundary` the offset of the last chunk in it."""
-        reply = self._reply
-        assert reply is not None  # noqa: S101
         if self.events and not self._whole_stream(data):
             self.upstream = None
             if self._head_out and not data[:boundary]:
@@ -225,14 +223,11 @@ class Exchange:
             return
         if data or self._head_out:
             self.relay(data) if data else self._head_only()
-        if reply.content_length == -2 and self.request.http11:
+        if self._length == -2 and self.http11:
             self.client.transport.write(b"0\r\n\r\n")
         self.upstream = None
-        self._over(Outcome.OK if reply.status < 400 else Outcome.UPSTREAM_ERROR)
-        keep = self.request.keep_alive and not self.site.draining
-        if self.unframed or (reply.content_length == -2 and not self.request.http11):
-            keep = False
-        self.client.finished(keep)
+        self._over(_OK if self.status < 400 else Outcome.UPSTREAM_ERROR)
+        self.client.finished(self.keep_alive and self.http11)
 
     def _head_only(self) -> None:
         self.first_byte_at = self.site.clock()
@@ -242,7 +237,7 @@ class Exchange:
 
     def _whole_stream(self, data: bytes) -> bool:
         """A stream is whole only with `[DONE]` or a finish reason; an error's body needs neither."""
-        if self._reply.status >= 400:  # type: ignore[union-attr]
+        if self.status >= 400:
             return True
         tail = self._tail + data[-TAIL_BYTES:]
         return b"[DONE]" in tail or _FINISHED.search(tail) is not None
@@ -259,23 +254,15 @@ class Exchange:
 
     def _interrupt(self, outcome: Outcome, *, at_boundary: bool) -> None:
         """Ends a reply that broke off after its first byte, so that the client can tell."""
-        reply = self._reply
         self._over(outcome)
-        tail = self._tail
-        if self.events and at_boundary and reply is not None:
-            chunked = reply.content_length == -1 and not self.unframed
-            if chunked and tail.endswith(b"\n\r\n"):
-                event = interrupted_event(outcome)
+        if self.events and at_boundary and self._tail.endswith((b"\n\r\n", b"\n\n")):
+            event = interrupted_event(outcome)
+            if self.http11 and self._length < 0:
                 self.client.transport.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(event), event))
-                self.client.finished(self.request.keep_alive)
+                self.client.finished(self.keep_alive)
                 return
-            if reply.content_length == -2 and self.request.http11 and tail.endswith(b"\n"):
-                event = interrupted_event(outcome)
-                self.client.transport.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(event), event))
-                self.client.finished(self.request.keep_alive)
-                return
-            if (self.unframed or reply.content_length == -2) and tail.endswith(b"\n"):
-                self.client.transport.write(interrupted_event(outcome))
+            if self._length < 0:
+                self.client.transport.write(event)
         self.client.cut()
 
     # --- the client's events
@@ -305,7 +292,7 @@ class Exchange:
             return
         self.let_go()
         self._over(refusal.outcome)
-        self.client.refuse(refusal, request_id=self.request_id, keep_alive=self.request.keep_alive, extra=extra)
+        self.client.refuse(refusal, request_id=self.request_id, keep_alive=self.keep_alive, extra=extra)
 
     def _over(self, outcome: Outcome) -> None:
         self.state = OVER
@@ -339,12 +326,21 @@ class Exchange:
     def usage(self) -> tuple[int | None, int | None]:
         """Prompt and completion tokens as the engine counted them, where the reply's end tells."""
         tail = self._tail
-        if b'"usage"' not in tail and b"_tokens" not in tail:
+        start = tail.rfind(b'"usage"')
+        if start < 0:
             return None, None
-        prompt = _last(_PROMPT_TOKENS, tail)
-        return prompt, _last(_COMPLETION_TOKENS, tail)
+        found = _USAGE.search(tail, start)
+        if found is None:
+            return None, None
+        prompt, completion = found.groups()
+        return int(prompt), None if completion is None else int(completion)
 
 
-def _last(pattern: re.Pattern[bytes], data: bytes) -> int | None:
-    found = pattern.findall(data)
-    return int(found[-1]) if found else None
+def _passed(fields: Fields) -> bytes:
+    """The lines of a client's head that go on upstream."""
+    lines = _NONE
+    for name in PASSED:
+        value = fields.get(name)
+        if value is not None:
+            lines += b"%b: %b\r\n" % (name, value)
+    return lines

@@ -9,7 +9,6 @@ _SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,8}+)(?:[ \t]*+;[\x20-\x7e\t]{0,
 _MAX_SIZE_LINE: Final = 300
 
 
-
 class FramingError(ValueError):
     """The bytes are not chunked framing as we accept it."""
 

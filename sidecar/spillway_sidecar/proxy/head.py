@@ -9,7 +9,9 @@ parsed fields: Content-Length of digits once, or Transfer-Encoding exactly `chun
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from spillway_sidecar.proxy.errors import Outcome, Refusal, malformed
 
@@ -36,7 +38,7 @@ SINGLETONS: Final = frozenset(
 Fields = dict[bytes, bytes]
 
 
-class RequestHead(NamedTuple):
+class RequestHead(msgspec.Struct, gc=False):
     """A validated request head. `fields` has lower-case names; repeated ones are joined with a comma."""
 
     method: bytes
@@ -48,7 +50,7 @@ class RequestHead(NamedTuple):
     keep_alive: bool
 
 
-class ResponseHead(NamedTuple):
+class ResponseHead(msgspec.Struct, gc=False):
     """A validated response head. `content_length`: bytes, -1 chunked, -2 until the connection closes."""
 
     status: int
@@ -63,7 +65,8 @@ def parse_request(data: bytes, *, max_body_bytes: int) -> RequestHead | None:
     """The head at the start of `data`, or None while it is incomplete. Raises `Refusal`."""
     match = _REQUEST.match(data)
     if match is None:
-        return _incomplete_request(data)
+        _never(data)
+        return None
     method, target, minor, blob = match.groups()
     length = match.end()
     if length > MAX_HEAD_BYTES:
@@ -82,26 +85,38 @@ def parse_request(data: bytes, *, max_body_bytes: int) -> RequestHead | None:
         target = _origin_form(target, fields)
     http11 = minor == b"1"
     content_length = 0
-    declared = fields.get(b"content-length")
+    get = fields.get
+    declared = get(b"content-length")
     if declared is not None:
-        content_length = _length(declared)
-        if b"transfer-encoding" in fields:
-            raise malformed("Content-Length and Transfer-Encoding exclude each other.")
+        content_length = int(declared) if declared.isdigit() and len(declared) < 10 else _length(declared)
         if content_length > max_body_bytes:
             raise body_too_large(max_body_bytes)
+        if b"transfer-encoding" in fields:
+            raise malformed("Content-Length and Transfer-Encoding exclude each other.")
     elif b"transfer-encoding" in fields:
         if not http11 or fields[b"transfer-encoding"].rstrip(b" \t").lower() != b"chunked":
             raise malformed("Transfer-Encoding must be exactly 'chunked', and HTTP/1.1.")
         content_length = -1
-    host = fields.get(b"host")
+    host = get(b"host")
+    if host not in _good_hosts:
+        _check_host(host, http11)
+    connection = get(b"connection")
+    keep_alive = http11 and (connection is None or b"close" not in connection.lower())
+    return RequestHead(method, target, http11, fields, length, content_length, keep_alive)
+
+
+_good_hosts: set[bytes | None] = set()  # those that passed; a client sends the same one again and again
+
+
+def _check_host(host: bytes | None, http11: bool) -> None:
     if host is None:
         if http11:
             raise malformed("The header 'host' is missing.")
-    elif not _HOST.match(host.rstrip(b" \t")):
+        return
+    if not _HOST.match(host.rstrip(b" \t")):
         raise malformed("The header 'host' is not a host and port.")
-    connection = fields.get(b"connection")
-    keep_alive = http11 and (connection is None or b"close" not in connection.lower())
-    return RequestHead(method, target, http11, fields, length, content_length, keep_alive)
+    if len(_good_hosts) < 256:
+        _good_hosts.add(host)
 
 
 def parse_response(data: bytes) -> ResponseHead | None:
@@ -147,7 +162,9 @@ def parse_response(data: bytes) -> ResponseHead | None:
 
 def body_too_large(max_body_bytes: int) -> Refusal:
     """413; what follows on the connection is the body, so it closes."""
-    return Refusal(413, Outcome.TOO_LARGE, f"The request body is larger than {max_body_bytes} bytes.", code="request_too_large", close=True)
+    return Refusal(
+        413, Outcome.TOO_LARGE, f"The request body is larger than {max_body_bytes} bytes.", code="request_too_large", close=True
+    )
 
 
 def _too_large() -> Refusal:
@@ -175,7 +192,7 @@ def _origin_form(target: bytes, fields: Fields) -> bytes:
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 
 
-def _incomplete_request(data: bytes) -> None:
+def _never(data: bytes) -> None:
     """Decides between "more to come" and "never": raises `Refusal` for the latter, in words that tell what is wrong."""
     end = data.find(b"\r\n\r\n")
     if end < 0:

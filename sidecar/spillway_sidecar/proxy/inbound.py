@@ -13,7 +13,7 @@ from typing import Final
 from spillway_sidecar.flow.limiter import Limiter
 from spillway_sidecar.proxy.downstream import Downstream
 from spillway_sidecar.proxy.errors import Outcome, Refusal
-from spillway_sidecar.proxy.exchange import CHOOSING, OVER, PASSED, STREAMING, Exchange
+from spillway_sidecar.proxy.exchange import CHOOSING, OVER, STREAMING, Exchange
 from spillway_sidecar.proxy.head import RequestHead, ResponseHead
 from spillway_sidecar.proxy.upstream import Target, Upstream
 from spillway_sidecar.routing.classify import PATHS, estimate_tokens
@@ -27,7 +27,10 @@ _HEALTH: Final = b"/health"
 
 
 class InboundSite:
-    """What stands behind an inbound listener: one engine. `load_header` gives the value of `endpoint-load-metrics`."""
+    """What stands behind an inbound listener: one engine.
+
+    `load_header` gives the value of `endpoint-load-metrics`; `engine_failed` is told of a refused or broken connection.
+    """
 
     def __init__(
         self,
@@ -36,6 +39,7 @@ class InboundSite:
         engine: Target,
         load_header: Callable[[], bytes],
         engine_up: Callable[[], bool],
+        engine_failed: Callable[[], None],
         id_prefix: str,
         max_body_bytes: int = 10 * 1024 * 1024,
         connect_seconds: float = 1.0,
@@ -54,6 +58,7 @@ class InboundSite:
         self.limiter: Limiter[InboundExchange] = Limiter(256, 128)
         self.load_header = load_header
         self.engine_up = engine_up
+        self.engine_failed = engine_failed
         self.outcomes: dict[str, int] = {}
         self.ttft = Histogram()
         self.output_tokens_total = 0
@@ -87,6 +92,26 @@ class InboundSite:
         """New limits from a snapshot; whoever waits and has room starts."""
         for exchange in self.limiter.resize(max_concurrency, max_queue):
             exchange.start()
+
+    @property
+    def in_flight(self) -> int:
+        """Requests at the engine."""
+        return self.limiter.in_flight
+
+    @property
+    def queued(self) -> int:
+        """Requests waiting."""
+        return self.limiter.queued
+
+    @property
+    def in_flight_tokens(self) -> int:
+        """Estimated tokens of both."""
+        return self.limiter.in_flight_tokens + self.limiter.queued_tokens
+
+    @property
+    def max_concurrency(self) -> int:
+        """Limit on `in_flight`."""
+        return self.limiter.max_concurrency
 
     def load_line(self) -> bytes:
         """The header line with the load."""
@@ -126,19 +151,29 @@ class InboundSite:
 class InboundExchange(Exchange):
     """One request before the engine."""
 
-    __slots__ = ("_entered", "_fresh", "body", "limit", "request_type", "tokens")
+    __slots__ = ("_asked", "_entered", "_fresh", "body", "limit", "request_type", "tokens")
 
     site: InboundSite
 
     def __init__(
-        self, site: InboundSite, client: Downstream, request: RequestHead, request_id: bytes, now: float, request_type: RequestType, body: bytes
+        self,
+        site: InboundSite,
+        client: Downstream,
+        request: RequestHead,
+        request_id: bytes,
+        now: float,
+        request_type: RequestType,
+        body: bytes,
     ) -> None:
         super().__init__(site, client, request, request_id, now)
         self.body = body
         self.request_type = request_type
         self.tokens = _number(request.fields.get(b"x-spillway-prompt-tokens"), estimate_tokens(len(body)), 10_000_000)
-        left = _number(request.fields.get(b"x-spillway-deadline"), int(DEFAULT_REQUEST_SECONDS * 1000), int(MAX_REQUEST_SECONDS * 1000))
+        left = _number(
+            request.fields.get(b"x-spillway-deadline"), int(DEFAULT_REQUEST_SECONDS * 1000), int(MAX_REQUEST_SECONDS * 1000)
+        )
         self.limit = now + left / 1000.0
+        self._asked = b"x-spillway-deadline" in request.fields  # a router: it wants the interim answer
         self._entered = False
         self._fresh = False
 
@@ -157,10 +192,11 @@ class InboundExchange(Exchange):
             return
         self._entered = True
         self.deadline = self.limit
-        if b"x-spillway-deadline" in self.request.fields:
+        if self._asked:
             position = b"x-spillway-position: %d\r\n" % site.limiter.queued if answer is Admission.QUEUED else b""
             self.client.transport.write(
-                b"HTTP/1.1 103 Early Hints\r\nx-spillway-admission: %b\r\n%b%b\r\n" % (answer.value.encode(), position, site.load_line())
+                b"HTTP/1.1 103 Early Hints\r\nx-spillway-admission: %b\r\n%b%b\r\n"
+                % (answer.value.encode(), position, site.load_line())
             )
         if answer is Admission.ADMITTED:
             self.start()
@@ -172,15 +208,11 @@ class InboundExchange(Exchange):
 
     def _send(self, *, fresh: bool) -> None:
         engine = self.site.engine
-        fields = self.request.fields
-        lines = [engine.heads[self.request_type]]
-        for name in PASSED:
-            value = fields.get(name)
-            if value is not None:
-                lines.append(b"%b: %b\r\n" % (name, value))
+        lines = [engine.heads[self.request_type], self.passed]
         lines.append(b"x-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (self.request_id, len(self.body)))
+        lines.append(self.body)
         self._fresh = fresh
-        self.connect(engine, b"".join(lines), self.body, fresh=fresh)
+        self.connect(engine, b"".join(lines), fresh=fresh)
 
     def _refuse(self, status: int, outcome: Outcome, message: str) -> None:
         extra = b"x-spillway-admission: refused\r\n" + self.site.load_line()
@@ -198,8 +230,11 @@ class InboundExchange(Exchange):
             self.site.engine.close_idle()
             self._send(fresh=True)
             return
+        self.site.engine_failed()
         extra = self.site.load_line()
-        self.refuse(Refusal(502, outcome, "The engine could not be reached or broke the connection.", code="upstream_unreachable"), extra)
+        self.refuse(
+            Refusal(502, outcome, "The engine could not be reached or broke the connection.", code="upstream_unreachable"), extra
+        )
 
     def reply_fields(self, head: ResponseHead) -> bytes:
         """The load after this request's share of it."""
@@ -225,7 +260,9 @@ class InboundExchange(Exchange):
             self.let_go()
             self._interrupt(Outcome.REQUEST_TIMEOUT, at_boundary=True)
         else:
-            self.refuse(Refusal(504, Outcome.REQUEST_TIMEOUT, "The engine did not answer in time.", code="timeout"), self.site.load_line())
+            self.refuse(
+                Refusal(504, Outcome.REQUEST_TIMEOUT, "The engine did not answer in time.", code="timeout"), self.site.load_line()
+            )
 
     # --- the end
 
@@ -233,7 +270,12 @@ class InboundExchange(Exchange):
         """Gives the place back; the next in the queue starts."""
         site = self.site
         site.now = site.clock()
-        if outcome is Outcome.OK or outcome is Outcome.UPSTREAM_ERROR or outcome is Outcome.CLIENT_GONE or outcome is Outcome.INTERRUPTED:
+        if (
+            outcome is Outcome.OK
+            or outcome is Outcome.UPSTREAM_ERROR
+            or outcome is Outcome.CLIENT_GONE
+            or outcome is Outcome.INTERRUPTED
+        ):
             site.outcomes[outcome] = site.outcomes.get(outcome, 0) + 1
         completion = self.usage()[1]
         site.output_tokens_total += max(0, self.output_events - 2) if completion is None else completion

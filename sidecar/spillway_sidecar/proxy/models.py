@@ -22,7 +22,11 @@ def models_response(path: bytes, names: tuple[str, ...], request_id: bytes) -> b
             raise Refusal(404, Outcome.MODEL_NOT_FOUND, "This model does not exist here.", param="model", code="model_not_found")
         body = _model(name)
     data = msgspec.json.encode(body)
-    return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\nx-request-id: %b\r\n\r\n%b" % (len(data), request_id, data)
+    return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\nx-request-id: %b\r\n\r\n%b" % (
+        len(data),
+        request_id,
+        data,
+    )
 
 
 def _model(name: str) -> dict[str, object]:

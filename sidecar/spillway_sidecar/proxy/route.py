@@ -14,13 +14,12 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from spillway_sidecar.flow.budget import RetryBudget
 from spillway_sidecar.proxy.downstream import Downstream
 from spillway_sidecar.proxy.errors import Outcome, Refusal
-from spillway_sidecar.proxy.exchange import CONNECTING, OVER, PASSED, STREAMING, WAITING, Exchange
+from spillway_sidecar.proxy.exchange import CONNECTING, OVER, STREAMING, WAITING, Exchange
 from spillway_sidecar.proxy.head import RequestHead, ResponseHead
 from spillway_sidecar.proxy.models import models_response
 from spillway_sidecar.proxy.upstream import Target, Upstream
@@ -28,10 +27,11 @@ from spillway_sidecar.routing.classify import PATHS, BadRequest, Facts, classify
 from spillway_sidecar.routing.rewrite import replace_model
 from spillway_sidecar.routing.table import Backend, CompiledRoute, CompiledRule, RoutingTable
 from spillway_sidecar.scheduling.picker import Candidate, Eliminated, eliminate, pick
-from spillway_sidecar.scheduling.state import ClusterSpeed, request_cost
+from spillway_sidecar.scheduling.state import EXPECTED_OUTPUT_TOKENS, ClusterSpeed
 from spillway_sidecar.telemetry.accesslog import AccessLog
 from spillway_sidecar.telemetry.decisions import Attempt, Decision, DecisionRing
 from spillway_sidecar.telemetry.stats import BackendStats, TrafficStats
+from spillway_wire.loads import Demand
 from spillway_wire.names import Admission, RequestType
 from spillway_wire.orca import decode_load
 
@@ -42,6 +42,8 @@ _MODELS: Final = b"/v1/models"
 _LOAD_HEADER: Final = b"endpoint-load-metrics"
 _ADMISSION_HEADER: Final = b"x-spillway-admission"
 _REFUSED: Final = Admission.REFUSED.value.encode()
+_OK: Final = Outcome.OK
+_GONE: Final = Outcome.CLIENT_GONE
 
 
 class ClusterRuntime:
@@ -55,13 +57,8 @@ class ClusterRuntime:
         self.speed = speed
 
 
-@dataclass(slots=True)
-class Choice:
-    """Where an attempt goes."""
-
-    backend: Backend[ClusterRuntime]
-    target: Target
-    candidates: list[Candidate]
+# Where an attempt goes, and what it was compared with.
+Choice = tuple[Backend["ClusterRuntime"], Target, list[Candidate]]
 
 
 class RouteSite:
@@ -95,6 +92,7 @@ class RouteSite:
         self.clusters: dict[str, ClusterRuntime] = {}
         self.budgets: dict[str, RetryBudget] = {}
         self.routers = 1
+        self.version = ""
         self.decisions = decisions
         self.access_log = access_log
         self.wall_clock = wall_clock
@@ -128,11 +126,23 @@ class RouteSite:
             raise Refusal(503, Outcome.NO_ENDPOINT, "This gateway has no configuration yet.", retry_after=RETRY_AFTER_SECONDS)
         route = table.routes.get(facts.model)
         if route is None:
-            raise Refusal(404, Outcome.MODEL_NOT_FOUND, f"The model '{facts.model}' does not exist here.", param="model", code="model_not_found")
+            raise Refusal(
+                404,
+                Outcome.MODEL_NOT_FOUND,
+                f"The model '{facts.model}' does not exist here.",
+                param="model",
+                code="model_not_found",
+            )
         rule = route.rule_for(facts, head.fields)
         if rule is None:
             self.stats.refuse(route.name, Outcome.NO_RULE)
-            raise Refusal(404, Outcome.NO_RULE, f"No rule of the model '{facts.model}' takes this request.", param="model", code="no_matching_rule")
+            raise Refusal(
+                404,
+                Outcome.NO_RULE,
+                f"No rule of the model '{facts.model}' takes this request.",
+                param="model",
+                code="no_matching_rule",
+            )
         RouteExchange(self, client, head, request_id, now, facts, body, route, rule).begin()
 
     def refused(self, refusal: Refusal) -> None:
@@ -161,6 +171,15 @@ class RouteSite:
         client.transport.write(models_response(head.target.partition(b"?")[0], names, request_id))
         client.finished(head.keep_alive)
 
+    def demand(self) -> tuple[Demand, ...]:
+        """What this router has under way at each cluster."""
+        return tuple(
+            Demand(name, in_flight, tokens)
+            for name, cluster in self.clusters.items()
+            if (in_flight := sum(target.in_flight for target in cluster.targets))
+            | (tokens := sum(target.in_flight_tokens for target in cluster.targets))
+        )
+
     def info(self) -> dict[str, object]:
         """Connections, clusters and budgets."""
         return {
@@ -178,8 +197,8 @@ class RouteExchange(Exchange):
     """One request on the route listener."""
 
     __slots__ = (
-        "attempt", "backend", "body", "budget", "cost", "decision", "excluded", "facts", "full", "retries", "route", "rule", "sent_at", "stats", "tried",
-        "_fresh", "_serial",
+        "_fresh", "_serial", "attempts", "backend", "body", "budget", "cost", "facts", "failures", "full", "record", "retries", "route", "rule",
+        "sent_at", "stats", "tried",
     )  # fmt: skip
 
     site: RouteSite
@@ -201,25 +220,18 @@ class RouteExchange(Exchange):
         self.body = body
         self.route = route
         self.rule = rule
-        self.cost = request_cost(facts.prompt_tokens)
+        self.cost = facts.prompt_tokens + EXPECTED_OUTPUT_TOKENS
         self.tried: tuple[Target, ...] = ()
         self.retries = 0
         self.full = False
-        self.sent_at = now
         self.backend: Backend[ClusterRuntime] | None = None
         self.stats: BackendStats | None = None
-        self.attempt: Attempt | None = None
-        self.decision: Decision | None = None
-        self._fresh = False
+        self.record = site.decisions is not None
+        self.attempts: tuple[Attempt, ...] = ()
+        self.failures: tuple[str, ...] = ()
         self._serial = 0
         self.budget = site.budgets[route.name]
         self.budget.in_flight += 1
-        if site.decisions is not None:
-            self.decision = Decision(
-                request_id.decode(), facts.type.value, facts.model, facts.stream, facts.prompt_tokens, route.name, rule.name,
-                site.table.version if site.table else "", site.routers,
-            )  # fmt: skip
-            site.decisions.add(self.decision)
 
     # --- choosing
 
@@ -233,7 +245,7 @@ class RouteExchange(Exchange):
 
     def _choose(self) -> Choice | None:
         site = self.site
-        candidates: list[Candidate] | None = [] if self.decision is not None else None
+        candidates: list[Candidate] = []
         supported = False
         for group in self.rule.groups:
             backends = group.backends
@@ -243,11 +255,19 @@ class RouteExchange(Exchange):
                 if self.facts.type not in backend.types:
                     continue
                 supported = True
-                target = pick(backend.cluster.targets, self.cost, site.routers, site.now, site.random, self.tried, candidates)
+                target = pick(
+                    backend.cluster.targets,
+                    self.cost,
+                    site.routers,
+                    site.now,
+                    site.random,
+                    self.tried,
+                    candidates if self.record else None,
+                )
                 if target is not None:
-                    return Choice(backend, target, candidates or [])
-        if self.decision is not None:
-            self.decision.attempts.append(Attempt("", "", candidates or []))
+                    return backend, target, candidates
+        if self.record:
+            self.attempts = (*self.attempts, ("", "", candidates))
         if not supported and self.rule.groups:
             raise Refusal(
                 400, Outcome.UNSUPPORTED, f"The model '{self.facts.model}' does not serve {self.facts.type.value.lower()} requests.", param="model"
@@ -259,45 +279,53 @@ class RouteExchange(Exchange):
 
     def _nowhere(self) -> None:
         if self.full:
-            self.refuse(Refusal(429, Outcome.OVERLOADED, "Every place that serves this model is full.", retry_after=RETRY_AFTER_SECONDS, code="overloaded"))
+            self.refuse(
+                Refusal(
+                    429,
+                    Outcome.OVERLOADED,
+                    "Every place that serves this model is full.",
+                    retry_after=RETRY_AFTER_SECONDS,
+                    code="overloaded",
+                )
+            )
         else:
             self.refuse(
-                Refusal(503, Outcome.NO_ENDPOINT, "Nothing that serves this model can be reached.", retry_after=RETRY_AFTER_SECONDS, code="no_endpoint")
+                Refusal(
+                    503,
+                    Outcome.NO_ENDPOINT,
+                    "Nothing that serves this model can be reached.",
+                    retry_after=RETRY_AFTER_SECONDS,
+                    code="no_endpoint",
+                )
             )
 
     def _go(self, choice: Choice, *, fresh: bool = False) -> None:
         site = self.site
-        backend, target = choice.backend, choice.target
+        backend, target, candidates = choice
         if backend is not self.backend:
             self.backend = backend
             self.stats = site.stats.backend(backend.route, backend.rule, backend.name)
-        if self.decision is not None and not fresh:
-            self.attempt = Attempt(backend.name, target.id, choice.candidates)
-            self.decision.attempts.append(self.attempt)
+        if self.record and not fresh:
+            self.attempts = (*self.attempts, (backend.name, target.id, candidates))
         target.sent(self.cost)
-        if target.down_until:
-            target.probing = True
         self._fresh = fresh
         self._serial += 1
         timeouts = self.route.timeouts
         now = site.now
         self.sent_at = now
-        self.deadline = min(self.started + timeouts.request_seconds, now + timeouts.first_token_seconds)
+        whole, first = self.started + timeouts.request_seconds, now + timeouts.first_token_seconds
+        self.deadline = min(first, whole)
         body = self.body
         if backend.model != self.facts.model:
             body = replace_model(body, backend.model)
-        fields = self.request.fields
-        lines = [target.heads[self.facts.type]]
-        for name in PASSED:
-            value = fields.get(name)
-            if value is not None:
-                lines.append(b"%b: %b\r\n" % (name, value))
+        lines = [target.heads[self.facts.type], self.passed]
         if target.inbound:
             left = max(1, int((self.started + timeouts.request_seconds - now) * 1000))
             lines.append(b"x-spillway-deadline: %d\r\nx-spillway-prompt-tokens: %d\r\n" % (left, self.cost))
             site.waiting_admission.append((now + site.admission_seconds, self, self._serial))
         lines.append(b"x-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (self.request_id, len(body)))
-        self.connect(target, b"".join(lines), body, fresh=fresh)
+        lines.append(body)
+        self.connect(target, b"".join(lines), fresh=fresh)
 
     # --- upstream's events
 
@@ -318,7 +346,9 @@ class RouteExchange(Exchange):
         if status in RETRYABLE_STATUSES:
             self.let_go()
             refused = head.fields.get(_ADMISSION_HEADER) == _REFUSED
-            self._attempt_failed(Outcome.OVERLOADED if status == 429 else Outcome.UPSTREAM_ERROR, blame=not refused and status != 429, status=status)
+            self._attempt_failed(
+                Outcome.OVERLOADED if status == 429 else Outcome.UPSTREAM_ERROR, blame=not refused and status != 429, status=status
+            )
             return False
         content_type = head.fields.get(b"content-type", b"")
         if content_type[:16].lower() != b"application/json":
@@ -335,7 +365,7 @@ class RouteExchange(Exchange):
         if reused and target is not None and not self._fresh and self.backend is not None:
             target.done(self.cost)
             target.close_idle()
-            self._go(Choice(self.backend, target, []), fresh=True)
+            self._go((self.backend, target, []), fresh=True)
             return
         self._attempt_failed(outcome, blame=True)
 
@@ -347,8 +377,7 @@ class RouteExchange(Exchange):
         if blame:
             target.failed(now, hard=outcome is Outcome.CONNECT)
         self._release(now, ok=False)
-        if self.attempt is not None:
-            self.attempt.failure = outcome.value
+        self.failures = (*self.failures, outcome.value)
         self.tried = (*self.tried, target)
         retries = self.route.retries
         if len(self.tried) < retries.max_attempts and now < self.started + self.route.timeouts.request_seconds:
@@ -365,12 +394,22 @@ class RouteExchange(Exchange):
         elif status:
             answer = 503 if status == 503 else 502
             self.refuse(
-                Refusal(answer, outcome, "The model's server failed.", code="upstream_error", retry_after=RETRY_AFTER_SECONDS if answer == 503 else None)
+                Refusal(
+                    answer,
+                    outcome,
+                    "The model's server failed.",
+                    code="upstream_error",
+                    retry_after=RETRY_AFTER_SECONDS if answer == 503 else None,
+                )
             )
         elif outcome in {Outcome.FIRST_TOKEN_TIMEOUT, Outcome.REQUEST_TIMEOUT}:
             self.refuse(Refusal(504, outcome, "The model's server did not answer in time.", code="timeout"))
         else:
-            self.refuse(Refusal(502, outcome, "The model's server could not be reached or broke the connection.", code="upstream_unreachable"))
+            self.refuse(
+                Refusal(
+                    502, outcome, "The model's server could not be reached or broke the connection.", code="upstream_unreachable"
+                )
+            )
 
     def _release(self, now: float, *, ok: bool) -> None:
         """The endpoint does not work for this request any more."""
@@ -379,8 +418,6 @@ class RouteExchange(Exchange):
             target.done(self.cost)
             if ok:
                 target.succeeded(now)
-            elif target.probing:
-                target.probing = False
 
     def _take_load(self, head: ResponseHead) -> None:
         value = head.fields.get(_LOAD_HEADER)
@@ -439,12 +476,10 @@ class RouteExchange(Exchange):
             self.budget.give_back(self.retries)
         target = self.target
         if target is not None:
-            if outcome is Outcome.OK or outcome is Outcome.UPSTREAM_ERROR:
+            if outcome is _OK or outcome is Outcome.UPSTREAM_ERROR:
                 target.succeeded(now)
-            elif outcome is not Outcome.CLIENT_GONE:
+            elif outcome is not _GONE:
                 target.failed(now, hard=False)
-            elif target.probing:
-                target.probing = False
             target.done(self.cost)
             self.target = None
         prompt, completion = self.usage()
@@ -455,19 +490,22 @@ class RouteExchange(Exchange):
             site.stats.refuse(self.route.name, outcome)
         else:
             stats.outcomes[outcome] = stats.outcomes.get(outcome, 0) + 1
-            if outcome is Outcome.OK:
+            if outcome is _OK:
                 stats.duration.observe(now - self.started)
                 stats.input_tokens += self.facts.prompt_tokens if prompt is None else prompt
                 stats.output_tokens += completion
-        decision = self.decision
-        if decision is not None:
-            decision.outcome = outcome.value
-            decision.status = self.status
-            decision.duration_seconds = now - self.started
-            if self.first_byte_at:
-                decision.ttft_seconds = self.first_byte_at - self.started
-            if self.attempt is not None and outcome not in NOT_ERRORS and self.attempt.failure is None:
-                self.attempt.failure = outcome.value
+        decisions = site.decisions
+        if decisions is not None:
+            facts = self.facts
+            if outcome is not _OK and len(self.failures) < len(self.attempts):
+                self.failures = (*self.failures, outcome.value)
+            decisions.add(
+                Decision(
+                    self.request_id, facts.type, facts.model, facts.stream, facts.prompt_tokens, self.route.name, self.rule.name, site.version,
+                    site.routers, self.attempts, self.failures, outcome, self.status, self.first_byte_at - self.started if self.first_byte_at else None,
+                    now - self.started,
+                )
+            )  # fmt: skip
         if site.access_log is not None:
             self._log(outcome, now, prompt, completion)
 
@@ -481,7 +519,7 @@ class RouteExchange(Exchange):
             self.route.name,
             self.rule.name,
             self.backend.name if self.backend else None,
-            self.attempt.endpoint if self.attempt else None,
+            self.attempts[-1][1] if self.attempts else None,
             self.status,
             outcome,
             round(self.first_byte_at - self.started, 6) if self.first_byte_at else None,

@@ -29,7 +29,9 @@ SUFFIXES: Final = {
 Credential = Callable[[str, SecretKeyRef], str | None]
 
 
-def request_heads(host: str, port: int, *, tls: bool, prefix: str, extra: bytes = b"", bearer: str | None = None) -> dict[RequestType, bytes]:
+def request_heads(
+    host: str, port: int, *, tls: bool, prefix: str, extra: bytes = b"", bearer: str | None = None
+) -> dict[RequestType, bytes]:
     """The first lines of a request of each type to one address. `extra` holds whole header lines."""
     authority = f"[{host}]" if ":" in host else host
     if port != (443 if tls else 80):
@@ -59,7 +61,8 @@ class Swapper:
         weights = {r.name: r for r in resources.values() if isinstance(r, Weights)}
         endpoints = {r.name: r for r in resources.values() if isinstance(r, Endpoints)}
         runtimes = {
-            name: self._runtime(cluster, endpoints[name].endpoints if name in endpoints else ()) for name, cluster in clusters.items()
+            name: self._runtime(cluster, endpoints[name].endpoints if name in endpoints else ())
+            for name, cluster in clusters.items()
         }
 
         def cluster_of(name: str) -> tuple[ClusterRuntime, str, tuple[RequestType, ...]]:
@@ -72,11 +75,11 @@ class Swapper:
             budgets[route.name].percent = route.retries.budget_percent
         kept = {id(target) for runtime in runtimes.values() for target in runtime.targets}
         gone = [target for runtime in site.clusters.values() for target in runtime.targets if id(target) not in kept]
-        site.clusters, site.budgets, site.table = runtimes, budgets, table
+        site.clusters, site.budgets, site.table, site.version = runtimes, budgets, table, version
         self._clusters = clusters
         site.stats.keep_only({route.name for route in routes})
         for target in gone:
-            target.draining = True
+            target.mark(draining=True)
             target.close_idle()
 
     def refresh(self) -> None:
@@ -102,10 +105,8 @@ class Swapper:
                 if external is not None and external.tls:
                     target.tls = self._tls()
                     target.server_name = external.host
-            if endpoint.draining:
-                target.draining = True
-            elif not endpoint.inbound or target not in known.values():
-                target.draining = False
+            if endpoint.draining or not endpoint.inbound:
+                target.mark(draining=endpoint.draining)  # else the sidecar's own word stands
             target.limit(cluster.limits.max_concurrency, cluster.limits.max_queue)
             self._arm(target, cluster)
             targets.append(target)
@@ -116,8 +117,8 @@ class Swapper:
         external = cluster.external
         if external is None:
             target.heads = request_heads(target.host, target.port, tls=False, prefix="/v1")
-            target.blocked = False
+            target.mark(blocked=False)
             return
         bearer = self._credential(cluster.name, external.auth) if external.auth is not None else None
-        target.blocked = external.auth is not None and bearer is None
+        target.mark(blocked=external.auth is not None and bearer is None)
         target.heads = request_heads(external.host, external.port, tls=external.tls, prefix=external.path_prefix, bearer=bearer)

@@ -10,6 +10,7 @@ import asyncio
 from typing import Final
 
 from spillway_sidecar.proxy.downstream import Downstream
+from spillway_sidecar.proxy.inbound import InboundSite
 from spillway_sidecar.proxy.route import RouteSite
 from spillway_sidecar.proxy.upstream import IDLE_SECONDS, Target
 
@@ -46,7 +47,7 @@ def close_idle(targets: list[Target], now: float) -> None:
             target.close_idle(now - IDLE_SECONDS)
 
 
-async def run_sweeps(site: RouteSite, others: tuple[set[Downstream], ...] = ()) -> None:
+async def run_sweeps(site: RouteSite, inbound: InboundSite | None = None) -> None:
     """Runs until cancelled."""
     turn = 0
     next_sweep = site.clock()
@@ -57,8 +58,12 @@ async def run_sweeps(site: RouteSite, others: tuple[set[Downstream], ...] = ()) 
             next_sweep = now + PERIOD_SECONDS
             turn += 1
             sweep_connections(site.connections, now)
-            for connections in others:
-                sweep_connections(connections, now)
+            if inbound is not None:
+                sweep_connections(inbound.connections, now)
+            for cluster in site.clusters.values():
+                for target in cluster.targets:
+                    if target.factor != 1.0 or target.slowness != 1.0:
+                        target.refresh(now)
             if turn % HOUSEKEEPING_EVERY == 0:
                 for cluster in site.clusters.values():
                     close_idle(cluster.targets, now)

@@ -62,7 +62,21 @@ class Target(EndpointState):
 class Upstream(asyncio.Protocol):
     """One connection to an endpoint; carries one exchange at a time."""
 
-    __slots__ = ("_buffer", "_cursor", "_held", "_interim", "_keep", "_left", "_state", "answered", "exchange", "idle_since", "target", "transport", "used")
+    __slots__ = (
+        "_buffer",
+        "_cursor",
+        "_held",
+        "_interim",
+        "_keep",
+        "_left",
+        "_state",
+        "answered",
+        "exchange",
+        "idle_since",
+        "target",
+        "transport",
+        "used",
+    )
 
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -79,17 +93,13 @@ class Upstream(asyncio.Protocol):
         self._keep = True
         self._interim = 0
 
-    def send(self, exchange: Exchange, data: bytes, body: bytes) -> None:
+    def send(self, exchange: Exchange, data: bytes) -> None:
         """Sends a request; its reply goes to `exchange`."""
         self.exchange = exchange
         self.answered = False
         self._state = _HEAD
         self._interim = 0
-        if len(body) > 65536:
-            self.transport.write(data)
-            self.transport.write(body)
-        else:
-            self.transport.write(data + body)
+        self.transport.write(data)
 
     def abort(self) -> None:
         """Ends the connection at once: the engine on the other side stops working for it."""

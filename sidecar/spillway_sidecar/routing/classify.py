@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
@@ -18,7 +18,7 @@ PATHS: Final[dict[bytes, RequestType]] = {
 }
 
 
-class Facts(NamedTuple):
+class Facts(msgspec.Struct, gc=False):
     """A classified request. `prompt_tokens` is an estimate from the body's size."""
 
     type: RequestType

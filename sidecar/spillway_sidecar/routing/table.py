@@ -100,7 +100,10 @@ class RoutingTable(Generic[C]):
 
 
 def compile_table(
-    version: str, routes: Iterable[Route], weights: Mapping[str, Weights], cluster_of: Callable[[str], tuple[C, str, tuple[RequestType, ...]]]
+    version: str,
+    routes: Iterable[Route],
+    weights: Mapping[str, Weights],
+    cluster_of: Callable[[str], tuple[C, str, tuple[RequestType, ...]]],
 ) -> RoutingTable[C]:
     """Compiles routes. `cluster_of(name)` gives the run-time cluster, the model name it serves and its capabilities.
 
@@ -138,7 +141,8 @@ def _compile_rule(
 
     refs = sorted((ref for ref in rule.backends if ref.weight > 0), key=lambda ref: ref.priority)
     groups = tuple(
-        PriorityGroup(priority, tuple(backend(ref) for ref in members)) for priority, members in groupby(refs, key=lambda ref: ref.priority)
+        PriorityGroup(priority, tuple(backend(ref) for ref in members))
+        for priority, members in groupby(refs, key=lambda ref: ref.priority)
     )
     return CompiledRule(rule.name, tuple(_compile_match(match) for match in rule.matches), groups)
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Collection, Sequence
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, TypeVar
 
 from spillway_sidecar.scheduling.state import EndpointState
 
 SCAN_ALL: Final = 8
 SAMPLE: Final = 4
-TIE: Final = 1e-9
 
 E = TypeVar("E", bound=EndpointState)
 
@@ -29,25 +28,20 @@ class Eliminated(enum.StrEnum):
     BLOCKED = "blocked"  # e.g. its key is missing
 
 
-class Candidate(NamedTuple):
-    """One endpoint in a decision: its score, or the filter that eliminated it."""
-
-    id: str
-    score: float | None
-    eliminated: Eliminated | None = None
+# One endpoint in a decision: its id, and its score or the filter that eliminated it.
+Candidate = tuple[str, float | Eliminated]
 
 
 def eliminate(endpoint: EndpointState, tried: Collection[object], routers: int, now: float) -> Eliminated | None:
     """The filter that takes the endpoint out, or None. A down endpoint gets one probe at a time once its time is over."""
-    if endpoint.draining:
-        return Eliminated.DRAINING
-    if endpoint.blocked:
-        return Eliminated.BLOCKED
-    if endpoint.down_until and (endpoint.probing or now < endpoint.down_until):
-        return Eliminated.DOWN
-    if endpoint.in_flight >= endpoint.max_requests or (
-        endpoint.reported_requests and endpoint.guarded_requests(routers, now) >= endpoint.max_requests
-    ):
+    if endpoint.shut:
+        if endpoint.draining:
+            return Eliminated.DRAINING
+        if endpoint.blocked:
+            return Eliminated.BLOCKED
+        if endpoint.probing or now < endpoint.down_until:
+            return Eliminated.DOWN
+    if endpoint.full(routers, now):
         return Eliminated.FULL
     if tried and endpoint in tried:
         return Eliminated.TRIED
@@ -94,17 +88,18 @@ def _best(
     best_score = 0.0
     ties = 1
     for endpoint in endpoints:
-        gone = eliminate(endpoint, tried, routers, now)
-        if gone is not None:
-            if candidates is not None:
-                candidates.append(Candidate(endpoint.id, None, gone))
-            continue
-        score = endpoint.score(cost, routers, now)
+        if endpoint.shut or tried or endpoint.full(routers, now):
+            gone = eliminate(endpoint, tried, routers, now)
+            if gone is not None:
+                if candidates is not None:
+                    candidates.append((endpoint.id, gone))
+                continue
+        score = (1.0 + (endpoint.guarded_tokens(routers, now) + cost) / endpoint.knee_tokens) * endpoint.factor
         if candidates is not None:
-            candidates.append(Candidate(endpoint.id, score))
-        if best is None or score < best_score - TIE:
+            candidates.append((endpoint.id, score))
+        if best is None or score < best_score:
             best, best_score, ties = endpoint, score, 1
-        elif score <= best_score + TIE:
+        elif score == best_score:
             ties += 1
             if random() * ties < 1.0:  # reservoir: each of the tied is as likely
                 best = endpoint

@@ -10,6 +10,9 @@ Load is counted in estimated tokens. Three things meet in a score:
 * **penalty**: above 1 after failures, so that failing fast never looks attractive.
 
 A report older than `STALE_SECONDS` is not used; then the router's own view is all there is. It never counts as 0 or full.
+
+What changes only with time (slowness fading, the slow start) is folded into one `factor` by `refresh`, which the sweep calls
+several times a second: a score is then a handful of additions.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ EXPECTED_OUTPUT_TOKENS: Final = 64
 PENALTY_MAX: Final = 64.0
 DOWN_BASE_SECONDS: Final = 0.5
 DOWN_MAX_SECONDS: Final = 10.0
+DOWN_AFTER_FAILURES: Final = 3
 SLOW_START_SECONDS: Final = 5.0
 SLOW_START_FACTOR: Final = 8.0
 
@@ -54,21 +58,18 @@ class ClusterSpeed:
     def observe(self, stream: bool, seconds: float, prompt_tokens: int) -> float:
         """Takes one observation in; returns it relative to the mean before it (1 is ordinary)."""
         self.mean_cost += SPEED_GAIN * (prompt_tokens + EXPECTED_OUTPUT_TOKENS - self.mean_cost)
-        per_work = seconds / (BASE_TOKENS + prompt_tokens)
         mean = self.stream if stream else self.unary
-        if mean <= 0.0:
-            if stream:
-                self.stream = per_work
-            else:
-                self.unary = per_work
-            return 1.0
-        relative = per_work / mean
-        # One outlier moves the mean as far as a request four times as slow would.
-        moved = mean * (1.0 + SPEED_GAIN * (min(relative, 4.0) - 1.0))
-        if stream:
-            self.stream = moved
+        per_work = seconds / (BASE_TOKENS + prompt_tokens)
+        if mean > 0.0:
+            relative = per_work / mean
+            # One outlier moves the mean as far as a request four times as slow would.
+            mean *= 1.0 + SPEED_GAIN * ((min(4.0, relative)) - 1.0)
         else:
-            self.unary = moved
+            relative, mean = 1.0, per_work
+        if stream:
+            self.stream = mean
+        else:
+            self.unary = mean
         return relative
 
 
@@ -76,9 +77,9 @@ class EndpointState:
     """One endpoint as this router sees it. Mutable, single-threaded; numbers only."""
 
     __slots__ = (
-        "blocked", "draining", "down_until", "failures", "id", "in_flight", "in_flight_tokens", "inbound", "knee_tokens", "max_requests", "penalty",
-        "probing", "reported_at", "reported_requests", "reported_tokens", "returned_at", "sent_since", "sent_since_tokens", "slowness",
-        "slowness_at", "speed", "suspect",
+        "blocked", "down_until", "draining", "factor", "failures", "id", "in_flight", "in_flight_tokens", "inbound", "knee_tokens", "max_requests",
+        "penalty", "probing", "reported_at", "reported_requests", "reported_tokens", "returned_at", "sent_since", "sent_since_tokens", "shut",
+        "slowness", "slowness_at", "speed", "suspect",
     )  # fmt: skip
 
     def __init__(self, id_: str, inbound: bool, speed: ClusterSpeed) -> None:
@@ -96,14 +97,18 @@ class EndpointState:
         self.slowness = 1.0
         self.slowness_at = 0.0
         self.penalty = 1.0
+        self.factor = 1.0
         self.failures = 0
         self.down_until = 0.0
         self.probing = False
         self.returned_at = -1e9
         self.draining = False
         self.blocked = False  # cannot be used at all, e.g. for want of its key
+        self.shut = False  # draining, blocked or down: look closer before choosing it
         self.max_requests = 1 << 30
         self.knee_tokens = float(KNEE_MIN_REQUESTS * BASE_TOKENS)
+
+    # --- what is known of it
 
     def limit(self, max_concurrency: int, max_queue: int) -> None:
         """Sets what the endpoint holds at most, and where queueing is felt."""
@@ -111,28 +116,43 @@ class EndpointState:
         knee = min(max(max_concurrency / KNEE_SHARE, KNEE_MIN_REQUESTS), KNEE_MAX_REQUESTS)
         self.knee_tokens = knee * self.speed.mean_cost
 
+    def mark(self, *, draining: bool | None = None, blocked: bool | None = None) -> None:
+        """Whether it may be chosen, as the snapshot, a report or a missing key says."""
+        if draining is not None:
+            self.draining = draining
+        if blocked is not None:
+            self.blocked = blocked
+        self.shut = self.draining or self.blocked or self.down_until > 0.0
+
+    def report(self, load: Load, now: float) -> None:
+        """The endpoint's own word on its load. A figure that stands still while this router holds more than it is suspect."""
+        tokens = load.in_flight_tokens
+        self.suspect = tokens == self.reported_tokens and self.sent_since_tokens > 0 and self.in_flight_tokens > tokens
+        self.reported_tokens = tokens
+        self.reported_requests = load.in_flight + load.queued
+        self.reported_at = now
+        self.sent_since = 0
+        self.sent_since_tokens = 0
+        draining = load.draining or not load.engine_up
+        if draining is not self.draining:
+            self.mark(draining=draining)
+
+    # --- requests
+
     def sent(self, tokens: int) -> None:
         """A request of `tokens` estimated tokens went out."""
         self.in_flight += 1
         self.in_flight_tokens += tokens
         self.sent_since += 1
         self.sent_since_tokens += tokens
+        if self.down_until:
+            self.probing = True
 
     def done(self, tokens: int) -> None:
         """That request has ended, however it did."""
         self.in_flight -= 1
         self.in_flight_tokens -= tokens
-
-    def report(self, load: Load, now: float) -> None:
-        """The endpoint's own word on its load. A figure frozen while this router's own count moves is suspect."""
-        tokens = load.in_flight_tokens
-        self.suspect = tokens == self.reported_tokens and abs(self.sent_since_tokens) > 0 and self.in_flight_tokens > tokens
-        self.reported_tokens = tokens
-        self.reported_requests = load.in_flight + load.queued
-        self.reported_at = now
-        self.sent_since = 0
-        self.sent_since_tokens = 0
-        self.draining = load.draining or not load.engine_up
+        self.probing = False
 
     def succeeded(self, now: float) -> None:
         """A request ended well: the endpoint is up."""
@@ -142,57 +162,67 @@ class EndpointState:
             if self.down_until:
                 self.returned_at = now
                 self.down_until = 0.0
-        self.probing = False
+                self.mark()
+            self.refresh(now)
 
-    def failed(self, now: float, hard: bool) -> None:
+    def failed(self, now: float, *, hard: bool) -> None:
         """An attempt failed. `hard`: the endpoint could not be reached at all, so it is down for a while that doubles."""
         self.failures += 1
         self.penalty = min(self.penalty * 2.0, PENALTY_MAX)
-        self.probing = False
-        if hard or self.failures >= 3:
+        if hard or self.failures >= DOWN_AFTER_FAILURES:
             self.down_until = now + min(DOWN_BASE_SECONDS * 2.0 ** min(self.failures - 1, 10), DOWN_MAX_SECONDS)
+            self.mark()
+        self.refresh(now)
 
     def first_token(self, stream: bool, seconds: float, prompt_tokens: int, now: float) -> None:
         """Takes in one time to first token."""
         relative = self.speed.observe(stream, seconds, prompt_tokens)
-        current = self.slowness_now(now)
-        self.slowness = min(current + SLOWNESS_GAIN * (min(relative, SLOWNESS_MAX) - current), SLOWNESS_MAX)
+        current = self.slowness
         self.slowness_at = now
+        if current != 1.0 or relative > SLOWNESS_DEAD_BAND:
+            current = self.slowness_now(now)
+            self.slowness = current + SLOWNESS_GAIN * (min(relative, SLOWNESS_MAX) - current)
+            self.refresh(now)
+
+    # --- figures
 
     def slowness_now(self, now: float) -> float:
         """Slowness faded toward 1 by the time since it was last observed."""
-        if self.slowness == 1.0:
-            return 1.0
-        return float(1.0 + (self.slowness - 1.0) * 0.5 ** ((now - self.slowness_at) / SLOWNESS_HALF_LIFE_SECONDS))
+        return 1.0 + (self.slowness - 1.0) * float(0.5 ** ((now - self.slowness_at) / SLOWNESS_HALF_LIFE_SECONDS))
+
+    def refresh(self, now: float) -> None:
+        """Folds penalty, slowness and slow start into `factor`."""
+        factor = self.penalty
+        if self.slowness != 1.0:
+            slowness = self.slowness_now(now)
+            if abs(slowness - 1.0) < 0.01:
+                self.slowness = 1.0
+            elif slowness > SLOWNESS_DEAD_BAND:
+                factor *= slowness
+        since = now - self.returned_at
+        if since < SLOW_START_SECONDS:
+            factor *= 1.0 + SLOW_START_FACTOR * (1.0 - since / SLOW_START_SECONDS)
+        self.factor = factor
 
     def guarded_tokens(self, routers: int, now: float) -> int:
         """`max(reported + R * sent since, R * own in flight)`, or the latter alone when the report is stale or suspect."""
         own = routers * self.in_flight_tokens
-        if self.suspect or now - self.reported_at > STALE_SECONDS:
+        if now - self.reported_at > STALE_SECONDS or self.suspect:
             return own
         hinted = self.reported_tokens + routers * self.sent_since_tokens
-        return hinted if hinted > own else own
+        return max(own, hinted)
 
-    def guarded_requests(self, routers: int, now: float) -> int:
-        """The same in requests: to tell whether the endpoint is full."""
-        own = self.in_flight
-        if self.suspect or now - self.reported_at > STALE_SECONDS:
-            return own
-        hinted = self.reported_requests + routers * self.sent_since
-        return hinted if hinted > own else own
+    def full(self, routers: int, now: float) -> bool:
+        """Whether it holds all that it may, by this router's count or by the guarded report."""
+        if self.in_flight >= self.max_requests:
+            return True
+        if now - self.reported_at > STALE_SECONDS or self.suspect:
+            return False
+        return self.reported_requests + routers * self.sent_since >= self.max_requests
 
     def score(self, cost: int, routers: int, now: float) -> float:
         """Relative time to first token that a request of `cost` tokens would meet; lower is better."""
-        load = (self.guarded_tokens(routers, now) + cost) / self.knee_tokens
-        score = (1.0 + load) * self.penalty
-        if self.slowness != 1.0:
-            slowness = self.slowness_now(now)
-            if slowness > SLOWNESS_DEAD_BAND:
-                score *= slowness
-        since = now - self.returned_at
-        if since < SLOW_START_SECONDS:
-            score *= 1.0 + SLOW_START_FACTOR * (1.0 - since / SLOW_START_SECONDS)
-        return score
+        return (1.0 + (self.guarded_tokens(routers, now) + cost) / self.knee_tokens) * self.factor
 
     def info(self) -> dict[str, object]:
         """The picture as plain values."""
@@ -204,7 +234,10 @@ class EndpointState:
             "reported_tokens": self.reported_tokens,
             "slowness": round(self.slowness, 3),
             "penalty": self.penalty,
+            "factor": round(self.factor, 3),
             "failures": self.failures,
             "draining": self.draining,
+            "blocked": self.blocked,
+            "down": self.down_until > 0.0,
             "suspect": self.suspect,
         }

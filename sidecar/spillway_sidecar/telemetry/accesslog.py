@@ -35,7 +35,22 @@ class AccessLog:
         if not self._pending:
             return
         lines, self._pending = self._pending, []
-        names = ("time", "requestId", "model", "route", "rule", "backend", "endpoint", "status", "outcome", "ttft", "duration", "attempts", "in", "out")
+        names = (
+            "time",
+            "requestId",
+            "model",
+            "route",
+            "rule",
+            "backend",
+            "endpoint",
+            "status",
+            "outcome",
+            "ttft",
+            "duration",
+            "attempts",
+            "in",
+            "out",
+        )
         data = b"".join(self._encode(dict(zip(names, line, strict=False))) + b"\n" for line in lines)
         try:
             os.write(self._fd, data)

@@ -1,33 +1,27 @@
 """Decision records: why each recent request went where it went. Facts and figures, no content.
 
-Kept in a ring in memory, newest last, found by request id. A record is filled while its request lives, so that it also
-tells how it ended.
+Kept in a ring in memory, newest last, found by request id. The hot path leaves plain values; what a reader sees is made when
+somebody asks.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
 
-from spillway_sidecar.scheduling.picker import Candidate
+import msgspec
 
+from spillway_sidecar.scheduling.picker import Candidate, Eliminated
+from spillway_wire.names import RequestType
 
-@dataclass(slots=True)
-class Attempt:
-    """One choice: the backend, what was compared, which endpoint won, and how the attempt failed if it did."""
-
-    backend: str
-    endpoint: str
-    candidates: list[Candidate]
-    failure: str | None = None
+# One choice: the backend, the endpoint that won, what was compared.
+Attempt = tuple[str, str, list[Candidate]]
 
 
-@dataclass(slots=True)
-class Decision:
-    """One request's record. Times in seconds."""
+class Decision(msgspec.Struct, gc=False):
+    """One request's record, added when it has ended. Times in seconds. `failures` has one entry per attempt that failed."""
 
-    request_id: str
-    type: str
+    request_id: bytes
+    type: RequestType
     model: str
     stream: bool
     prompt_tokens: int
@@ -35,16 +29,18 @@ class Decision:
     rule: str
     snapshot: str
     routers: int
-    attempts: list[Attempt] = field(default_factory=list)
-    outcome: str | None = None
-    status: int = 0
-    ttft_seconds: float | None = None
-    duration_seconds: float | None = None
+    attempts: tuple[Attempt, ...]
+    failures: tuple[str, ...]
+    outcome: str
+    status: int
+    ttft_seconds: float | None
+    duration_seconds: float
 
     def as_dict(self) -> dict[str, object]:
         """Plain values for the admin page and `spillway explain`."""
+        failures = self.failures
         return {
-            "requestId": self.request_id,
+            "requestId": self.request_id.decode(),
             "type": self.type,
             "model": self.model,
             "stream": self.stream,
@@ -59,17 +55,21 @@ class Decision:
             "durationSeconds": self.duration_seconds,
             "attempts": [
                 {
-                    "backend": attempt.backend,
-                    "endpoint": attempt.endpoint,
-                    "failure": attempt.failure,
-                    "candidates": [
-                        {"endpoint": c.id, "score": None if c.score is None else round(c.score, 4), "eliminated": c.eliminated}
-                        for c in attempt.candidates
-                    ],
+                    "backend": backend,
+                    "endpoint": endpoint,
+                    "failure": failures[index] if index < len(failures) else None,
+                    "candidates": [_candidate(candidate) for candidate in candidates],
                 }
-                for attempt in self.attempts
+                for index, (backend, endpoint, candidates) in enumerate(self.attempts)
             ],
         }
+
+
+def _candidate(candidate: Candidate) -> dict[str, object]:
+    endpoint, verdict = candidate
+    if isinstance(verdict, Eliminated):
+        return {"endpoint": endpoint, "score": None, "eliminated": verdict.value}
+    return {"endpoint": endpoint, "score": round(verdict, 4), "eliminated": None}
 
 
 class DecisionRing:
@@ -77,15 +77,13 @@ class DecisionRing:
 
     def __init__(self, size: int) -> None:
         self._ring: deque[Decision] = deque(maxlen=size)
-
-    def add(self, decision: Decision) -> None:
-        """Takes a record in; the oldest goes."""
-        self._ring.append(decision)
+        self.add = self._ring.append
 
     def find(self, request_id: str) -> Decision | None:
         """The record of a request, if it is still here. Newest first."""
+        wanted = request_id.encode("utf-8", "replace")
         for decision in reversed(self._ring):
-            if decision.request_id == request_id:
+            if decision.request_id == wanted:
                 return decision
         return None
 

@@ -31,11 +31,15 @@ class TrafficCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """One pass over the counters."""
-        requests = CounterMetricFamily("spillway_requests", "Requests that reached a backend, by outcome.", labels=[*_LABELS, "outcome"])
+        requests = CounterMetricFamily(
+            "spillway_requests", "Requests that reached a backend, by outcome.", labels=[*_LABELS, "outcome"]
+        )
         retries = CounterMetricFamily("spillway_retries", "Attempts after the first.", labels=_LABELS)
         tokens_in = CounterMetricFamily("spillway_input_tokens", "Prompt tokens of successful requests.", labels=_LABELS)
         tokens_out = CounterMetricFamily("spillway_output_tokens", "Generated tokens of successful requests.", labels=_LABELS)
-        ttft = HistogramMetricFamily("spillway_time_to_first_token_seconds", "From the request's end to the first byte of the reply's body.", labels=_LABELS)
+        ttft = HistogramMetricFamily(
+            "spillway_time_to_first_token_seconds", "From the request's end to the first byte of the reply's body.", labels=_LABELS
+        )
         duration = HistogramMetricFamily("spillway_request_duration_seconds", "Whole time of successful requests.", labels=_LABELS)
         for stats in self._stats.backends.values():
             labels = [stats.route, stats.rule, stats.cluster]
@@ -46,7 +50,9 @@ class TrafficCollector(Collector):
             tokens_out.add_metric(labels, stats.output_tokens)
             _histogram(ttft, labels, stats.ttft)
             _histogram(duration, labels, stats.duration)
-        refused = CounterMetricFamily("spillway_refused", "Requests that reached no backend, by outcome.", labels=["route", "outcome"])
+        refused = CounterMetricFamily(
+            "spillway_refused", "Requests that reached no backend, by outcome.", labels=["route", "outcome"]
+        )
         for refusals in self._stats.refusals.values():
             for outcome, count in refusals.outcomes.items():
                 refused.add_metric([refusals.route, outcome], count)
@@ -58,17 +64,23 @@ class TrafficCollector(Collector):
 class InboundCollector(Collector):
     """Families of an inbound listener."""
 
-    def __init__(self, gauges: Callable[[], dict[str, float | None]], outcomes: Callable[[], dict[str, int]], ttft: Histogram) -> None:
+    def __init__(
+        self, gauges: Callable[[], dict[str, float | None]], outcomes: Callable[[], dict[str, int]], ttft: Histogram
+    ) -> None:
         self._gauges = gauges
         self._outcomes = outcomes
         self._ttft = ttft
 
     def collect(self) -> Iterable[Metric]:
         """One pass over the counters. A gauge that is unknown has no sample."""
-        requests = CounterMetricFamily("spillway_inbound_requests", "Requests at the inbound listener, by outcome.", labels=["outcome"])
+        requests = CounterMetricFamily(
+            "spillway_inbound_requests", "Requests at the inbound listener, by outcome.", labels=["outcome"]
+        )
         for outcome, count in self._outcomes().items():
             requests.add_metric([outcome], count)
-        ttft = HistogramMetricFamily("spillway_inbound_time_to_first_token_seconds", "From arrival to the engine's first byte.", labels=[])
+        ttft = HistogramMetricFamily(
+            "spillway_inbound_time_to_first_token_seconds", "From arrival to the engine's first byte.", labels=[]
+        )
         _histogram(ttft, [], self._ttft)
         yield from (requests, ttft)
         for name, value in self._gauges().items():

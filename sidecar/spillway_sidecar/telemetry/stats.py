@@ -1,7 +1,7 @@
 """Counters of the data path: plain integers on slotted objects, bound once per backend, added to without a lock or a lookup.
 
-Two readers share them. Prometheus reads totals at each scrape. The reporter reads what has come since its last report that
-got through: `mark` is called only then, so that a report that was not sent loses nothing and nothing is counted twice.
+Two readers share them. Prometheus reads totals at each scrape. The reporter drains: each time it gets what has come since the
+time before, and totals stay as they are.
 """
 
 from __future__ import annotations
@@ -34,7 +34,19 @@ class Histogram:
 class BackendStats:
     """One rule's backend: requests by outcome, retries, tokens, time to first token and whole duration."""
 
-    __slots__ = ("_marked", "_marked_ttft", "cluster", "duration", "input_tokens", "outcomes", "output_tokens", "retries", "route", "rule", "ttft")
+    __slots__ = (
+        "_marked",
+        "_marked_ttft",
+        "cluster",
+        "duration",
+        "input_tokens",
+        "outcomes",
+        "output_tokens",
+        "retries",
+        "route",
+        "rule",
+        "ttft",
+    )
 
     def __init__(self, route: str, rule: str, cluster: str) -> None:
         self.route = route
@@ -55,11 +67,13 @@ class BackendStats:
         return requests, errors, self.retries, self.input_tokens, self.output_tokens
 
     def traffic(self, not_errors: frozenset[str]) -> BackendTraffic | None:
-        """What has come since the last `mark`, or None when nothing has."""
-        totals = self._totals(not_errors)
-        if totals == self._marked:
+        """What has come since the last call, or None when nothing has."""
+        totals, marked = self._totals(not_errors), self._marked
+        if totals == marked:
             return None
-        requests, errors, retries, input_tokens, output_tokens = (new - old for new, old in zip(totals, self._marked, strict=True))
+        counts, marked_ttft = list(self.ttft.counts), self._marked_ttft
+        self._marked, self._marked_ttft = totals, counts
+        requests, errors, retries, input_tokens, output_tokens = (new - old for new, old in zip(totals, marked, strict=True))
         return BackendTraffic(
             route=self.route,
             rule=self.rule,
@@ -69,13 +83,8 @@ class BackendStats:
             retries=retries,
             input_tokens=input_tokens,
             output_tokens=output_tokens,
-            ttft=tuple(new - old for new, old in zip(self.ttft.counts, self._marked_ttft, strict=True)),
+            ttft=tuple(new - old for new, old in zip(counts, marked_ttft, strict=True)),
         )
-
-    def mark(self, not_errors: frozenset[str]) -> None:
-        """The last `traffic` got through: count from here."""
-        self._marked = self._totals(not_errors)
-        self._marked_ttft = list(self.ttft.counts)
 
 
 class RouteRefusals:
@@ -89,13 +98,10 @@ class RouteRefusals:
         self._marked = 0
 
     def refused(self) -> RouteErrors | None:
-        """What has come since the last `mark`."""
-        new = sum(self.outcomes.values()) - self._marked
-        return RouteErrors(self.route, new) if new else None
-
-    def mark(self) -> None:
-        """The last `refused` got through."""
-        self._marked = sum(self.outcomes.values())
+        """What has come since the last call."""
+        total, marked = sum(self.outcomes.values()), self._marked
+        self._marked = total
+        return RouteErrors(self.route, total - marked) if total > marked else None
 
 
 class TrafficStats:
@@ -129,16 +135,9 @@ class TrafficStats:
             del self.refusals[route]
 
     def traffic(self) -> tuple[BackendTraffic, ...]:
-        """Counters since the last `mark`."""
+        """Drains the counters."""
         return tuple(item for stats in self.backends.values() if (item := stats.traffic(self._not_errors)) is not None)
 
     def refused(self) -> tuple[RouteErrors, ...]:
-        """Refusals since the last `mark`."""
+        """Drains the refusals."""
         return tuple(item for refusals in self.refusals.values() if refusals.route and (item := refusals.refused()) is not None)
-
-    def mark(self) -> None:
-        """The last report got through."""
-        for stats in self.backends.values():
-            stats.mark(self._not_errors)
-        for refusals in self.refusals.values():
-            refusals.mark()
