@@ -145,7 +145,7 @@ class Health(SpecModel):
 
 
 def _one_place(spec: dict[str, Any]) -> Iterator[Location]:
-    given = [place for place in ("pods", "service", "external") if place in spec]
+    given = [place for place in ("pods", "service", "external") if spec.get(place) is not None]
     if not given:
         yield ()
     yield from ((place,) for place in given[1:])

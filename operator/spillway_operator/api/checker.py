@@ -10,6 +10,7 @@ missing because of it, and what stands below it is judged too.
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -26,8 +27,8 @@ from spillway_operator.api.durations import RANGE_CEL, RANGE_MESSAGE, in_range
 from spillway_operator.api.lists import LIST_MAP_KEYS, LIST_TYPE, repeats
 from spillway_operator.api.rules import Location, violations
 
-# Misspellings below misspellings that are followed; each pass validates once.
-_MAX_PASSES: Final = 8
+# Errors of the schema that are told at once; a document with more is not one that somebody puts right line by line.
+MAX_ERRORS: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +41,17 @@ class Fault:
 
 
 def faults(kind: str, data: Any) -> list[Fault]:
-    """Everything that is wrong with a document of a kind."""
+    """Everything that is wrong with a document of a kind; of very many errors, the first."""
     found: list[Fault] = []
     spelt: dict[Location, Location] = {}  # a field as it should be spelt -> as it is
-    for _ in range(_MAX_PASSES):
-        errors = list(_flat(_validator(kind).iter_errors(data)))
+    while True:  # ends: each pass puts right one level of misspellings
+        errors = list(itertools.islice(_flat(_validator(kind).iter_errors(data)), MAX_ERRORS))
         meant = {location: name for location, error in errors if (name := _meant(location, error))}
         if not meant:
             break
         found.extend(Fault(at, _written(at, spelt), messages.unknown_field(at, (), name, [])) for at, name in meant.items())
         spelt.update({(*at[:-1], name): _written(at, spelt) for at, name in meant.items()})
         data = _renamed(data, meant)
-    else:
-        errors = []  # a document that is all typos; the rest shows once some are put right
     found.extend(Fault(at, _written(at, spelt), _sentence(kind, at, error)) for at, error in errors)
     filled = with_defaults(schemas.structural(kind), data)
     broken = violations(schemas.KINDS[kind].rules, filled)

@@ -138,6 +138,7 @@ _SYNTAX: Final = (
     ("did not find expected ',' or", "a [ or { that is not closed, or a comma that is missing"),
     ("expected ',' or", "a [ or { that is not closed, or a comma that is missing"),
     ("unexpected end of stream", "a quote that is not closed"),
+    ("unexpected end", "the document ends too early: a [ or { is not closed, or a value is missing"),
     ("did not find expected '-' indicator", 'the indentation does not fit the list above: line up the "- "'),
     ("did not find expected key", "the indentation, or a quote, does not fit the lines above"),
     ("expected <block end>", "the indentation, or a quote, does not fit the lines above"),
@@ -159,5 +160,7 @@ def syntax(error: Any, text: str) -> str:
         if "\t" in line[: mark.column + 1]:
             return "a tab: YAML is indented with spaces only"
         return f"a value cannot begin with {sign}: put the text in quotes"
+    if mark is not None and not "".join(text.splitlines()[mark.line :])[mark.column :].strip():
+        words += " unexpected end"
     explanation = next((said for fragment, said in _SYNTAX if fragment in words), None)
     return explanation or f"YAML that cannot be read ({(error.problem or 'unknown reason').strip()})"

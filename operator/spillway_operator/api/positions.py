@@ -1,6 +1,6 @@
 """YAML text as plain data that knows the line of each of its parts.
 
-A file is cut at its `---` lines before anything is parsed: such a line is a document's end wherever it stands, also within
+A file is cut at its `---` and `...` lines before anything is parsed: such a line is a document's end wherever it stands, also within
 quotes, so that a syntax error in one document leaves its neighbours whole. Each document is built from parser events, without
 recursion, under limits on depth and on the number of nodes *after* aliases are expanded, which is what an alias bomb runs into.
 
@@ -27,7 +27,7 @@ MAX_NODES: Final = 100_000
 
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _RESOLVER: Final[Any] = Resolver()
-_SEPARATOR: Final = re.compile(r"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
+_SEPARATOR: Final = re.compile(r"^(?:---|\.\.\.)(?=[ \t\r\n]|\Z)", re.MULTILINE)
 _BLANK: Final = re.compile(r"\A(?:[ \t]*(?:[#%].*)?\r?(?:\n|\Z))*\Z")
 _TAG: Final = "tag:yaml.org,2002:"
 _COLLECTION_TAGS: Final = frozenset({None, "!", f"{_TAG}map", f"{_TAG}seq"})
@@ -57,12 +57,9 @@ class Document:
     def line_of(self, location: Location) -> int:
         """Line of the nearest part that there is: the value's where it stands alone, the key's where it opens a block."""
         while True:
-            key = self.key_lines.get(location)
-            value = self.value_lines.get(location)
-            if key is not None:
-                return key
-            if value is not None:
-                return value
+            line = self.key_lines.get(location) or self.value_lines.get(location)
+            if line is not None:
+                return line
             if not location:
                 return self.line
             location = location[:-1]
@@ -121,39 +118,32 @@ def documents(text: str) -> Iterator[Document]:
         chunk = text[start:end]
         body = _SEPARATOR.sub("   ", chunk, count=1)
         if not _BLANK.match(body):
-            yield from _read(body, line)
+            document = _read(body, line)
+            if document.data is not None or document.flaws:
+                yield document
         line += chunk.count("\n")
 
 
-def _read(text: str, first_line: int) -> Iterator[Document]:
-    """Documents of a text without `---`: one, or several if `...` ends one."""
+def _read(text: str, first_line: int) -> Document:
+    """The document of a text without separators."""
     offset = len(text) - len(text.lstrip())
     document = Document(first_line + text.count("\n", 0, offset), text)
+    last_line = first_line + text.rstrip().count("\n")
     try:
-        builder = None
+        builder = _Builder(document, first_line)
         for event in yaml.parse(text, Loader=_LOADER):
-            if isinstance(event, yaml.DocumentStartEvent):
-                builder = _Builder(document, first_line)
-            elif isinstance(event, yaml.DocumentEndEvent):
-                if document.data is not None or document.flaws:
-                    yield document
-                document = Document(_line(event.end_mark, first_line), text)
-                builder = None
-            elif builder is not None:
-                builder.take(event)
+            builder.take(event)
     except _Stop as stop:
         document.data = None
         document.flaws.append(Flaw(stop.line, stop.message))
-        yield document
     except yaml.MarkedYAMLError as error:
         document.data = None
-        document.flaws.append(Flaw(_line(_where(error), first_line), syntax(error, text)))
-        yield document
+        document.flaws.append(Flaw(min(_line(_where(error), first_line), last_line), syntax(error, text)))
     except yaml.reader.ReaderError as error:
         document.data = None
-        before = text.encode(errors="replace")[: error.position] if isinstance(error.position, int) else b""
+        before = text.encode()[: error.position]
         document.flaws.append(Flaw(first_line + before.count(b"\n"), "a control character stands in the text: remove it"))
-        yield document
+    return document
 
 
 def _where(error: yaml.MarkedYAMLError) -> Any:

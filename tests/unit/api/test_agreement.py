@@ -7,11 +7,11 @@ from typing import Any
 import yaml
 from hypothesis import HealthCheck, given, settings
 from pydantic import ValidationError
+from tests.fakes import resources
 
 from spillway_operator.api.checker import faults
 from spillway_operator.api.documents import load_text
 from spillway_operator.api.schema import KINDS
-from tests.fakes import resources
 
 
 def model_takes(document: dict[str, Any]) -> bool:
