@@ -36,7 +36,7 @@ bench: .venv/run.stamp  ## our proxy against others, side by side (ARGS=--quick 
 	$(BIN)/python -m bench $(ARGS)
 
 bench-stream: .venv/run.stamp  ## the configuration stream at 1,000 proxies and 2,000 endpoints
-	$(BIN)/python -m bench.stream $(ARGS)
+	$(BIN)/python -m bench.stream.scale $(ARGS)
 
 bench-profile: .venv/run.stamp  ## where our proxy's time goes under load
 	$(BIN)/python -m bench.profile $(ARGS)
