@@ -27,7 +27,7 @@ from spillway_operator.api.durations import RANGE_CEL, RANGE_MESSAGE, in_range
 from spillway_operator.api.lists import LIST_MAP_KEYS, LIST_TYPE, repeats
 from spillway_operator.api.rules import Location, violations
 
-# Errors of the schema that are told at once; a document with more is not one that somebody puts right line by line.
+# Faults that are told at once; a document with more is not one that somebody puts right line by line.
 MAX_ERRORS: Final = 200
 
 
@@ -56,7 +56,7 @@ def faults(kind: str, data: Any) -> list[Fault]:
     filled = with_defaults(schemas.structural(kind), data)
     broken = violations(schemas.KINDS[kind].rules, filled)
     found.extend(Fault(each.location, _written(each.location, spelt), each.rule.message) for each in broken)
-    return found
+    return found[:MAX_ERRORS]
 
 
 def with_defaults(schema: Mapping[str, Any], data: Any) -> Any:

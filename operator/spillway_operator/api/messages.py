@@ -58,8 +58,11 @@ def closest(name: str, options: Iterable[str]) -> str:
 
 
 def short(text: str) -> str:
-    """A text that fits into a sentence."""
-    return text if len(text) <= 60 else f"{text[:56]}..."
+    """A text that fits into a sentence; one in quotes stays in quotes."""
+    if len(text) <= 60:
+        return text
+    quote = text[-1] if text[0] == text[-1] == '"' else ""
+    return f"{text[:56]}...{quote}"
 
 
 def _type(error: Any) -> str:

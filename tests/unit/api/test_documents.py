@@ -129,7 +129,7 @@ def test_a_document_that_is_all_typos_is_told_the_first_ones() -> None:
 def test_a_document_of_nothing_but_errors_is_answered_soon_and_in_part() -> None:
     """Each unknown field costs a search for what it may have meant, and one file must not hold up the others."""
     document = route(**{f"model{number}": 1 for number in range(20_000)})
-    assert 0 < len(load_text(text(document), "a.yaml").problems) <= 3 * MAX_ERRORS
+    assert 0 < len(load_text(text(document), "a.yaml").problems) <= MAX_ERRORS
 
 
 def test_a_model_that_refuses_what_the_schema_takes_is_a_problem_too(monkeypatch: pytest.MonkeyPatch) -> None:
