@@ -94,7 +94,10 @@ class Child:
             self.deaths_in_a_row = self.deaths_in_a_row + 1 if early else 1
             pause = back_off_seconds(self.deaths_in_a_row)
             last = self.log.last_line() if code > 0 else ""
-            self._say(f"{self.spec.name} {_ended(code)}, again in {pause:g} s{': ' + last if last else ''} ({self.log.path})")
+            if (
+                self.deaths_in_a_row.bit_count() == 1
+            ):  # the 1st, 2nd, 4th, 8th .. time: one that never lives does not fill the screen
+                self._say(f"{self.spec.name} {_ended(code)}, again in {pause:g} s{': ' + last if last else ''} ({self.log.path})")
             self.on_death(self)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)

@@ -33,21 +33,21 @@ class StartError(Exception):
 def start(args: argparse.Namespace) -> int:
     """Run until a signal; the exit code."""
     try:
-        site = _site(args)
+        ports = Ports(os.getpid())
+        site = _site(args, ports)
         lock = _locked(site.state_dir)
     except StartError as error:
         print(f"spillway run: {error}", file=sys.stderr)
         return 1
     with lock:
         screen = Screen(sys.stdout, lambda: datetime.now(UTC), live=sys.stdout.isatty(), quiet=args.quiet)
-        return asyncio.run(_Run(args, site, screen).main())
+        return asyncio.run(_Run(args, site, ports, screen).main())
 
 
-def _site(args: argparse.Namespace) -> Site:
+def _site(args: argparse.Namespace, ports: Ports) -> Site:
     for path in args.paths:
         if not Path(path).exists():
             raise StartError(f"{path}: no such file or folder")
-    ports = Ports(os.getpid())
     port = args.port or ports("api")
     if args.admin_port:
         admin_ports = [args.admin_port, args.admin_port + 1, args.admin_port + 2]
@@ -80,14 +80,14 @@ def _locked(state_dir: Path) -> IO[str]:
 class _Run:
     """One run from its first line to its last."""
 
-    def __init__(self, args: argparse.Namespace, site: Site, screen: Screen) -> None:
+    def __init__(self, args: argparse.Namespace, site: Site, ports: Ports, screen: Screen) -> None:
         self._site, self._screen = site, screen
         self._overrides = dict(args.simulate)
         self._files = StandaloneFiles(args.paths)
         self._told: set[str] = set()
         self._stop = asyncio.Event()
         environ = child_environment(os.environ, OWN_OPTIONS)
-        self._supervisor = Supervisor(site, environ, Ports(os.getpid()), screen.say, args.grace_seconds)
+        self._supervisor = Supervisor(site, environ, ports, screen.say, args.grace_seconds)
         self._introduced: bool | None = None  # None: nothing has been said yet
         self._standalone = Standalone()
 
