@@ -51,7 +51,7 @@ def faults(kind: str, data: Any) -> list[Fault]:
             break
         found.extend(Fault(at, _written(at, spelt), messages.unknown_field(at, (), name, [])) for at, name in meant.items())
         spelt.update({(*at[:-1], name): _written(at, spelt) for at, name in meant.items()})
-        data = _renamed(data, meant)
+        data = without_empty(kind, _renamed(data, meant))
     found.extend(Fault(at, _written(at, spelt), _sentence(kind, at, error)) for at, error in errors)
     filled = with_defaults(schemas.structural(kind), data)
     broken = violations(schemas.KINDS[kind].rules, filled)
@@ -73,9 +73,9 @@ def with_defaults(schema: Mapping[str, Any], data: Any) -> Any:
     return {name: with_defaults(properties.get(name, {}), value) for name, value in filled.items()}
 
 
-def without_null_defaults(kind: str, data: Any) -> Any:
-    """A document in which a field that has a default is left out rather than empty; the API server reads the two alike."""
-    return _pruned(schemas.structural(kind), data)
+def without_empty(kind: str, data: Any) -> Any:
+    """A document without its empty fields, as the API server reads it; a required one stays, so that its line can be named."""
+    return _pruned(schemas.document(kind), data)
 
 
 def _pruned(schema: Mapping[str, Any], data: Any) -> Any:
@@ -83,11 +83,11 @@ def _pruned(schema: Mapping[str, Any], data: Any) -> Any:
         return [_pruned(schema.get("items", {}), entry) for entry in data]
     if not isinstance(data, dict):
         return data
-    properties = schema.get("properties", {})
+    properties, required = schema.get("properties", {}), schema.get("required", ())
     return {
         name: _pruned(properties.get(name, {}), value)
         for name, value in data.items()
-        if value is not None or "default" not in properties.get(name, {})
+        if value is not None or name not in properties or name in required
     }
 
 
@@ -196,15 +196,7 @@ def _sentence(kind: str, location: Location, error: Any) -> str:
     if error.validator == "additionalProperties":
         elsewhere = [place for place in _places(kind) if place.rpartition(".")[2] == name]
         return messages.unknown_field(location, error.schema["properties"], "", elsewhere)
-    said = messages.sentence(error)
-    return f"{said}, or remove the line" if error.instance is None and not _required(kind, location) else said
-
-
-def _required(kind: str, location: Location) -> bool:
-    node: Mapping[str, Any] = schemas.document(kind)
-    for part in location[:-1]:
-        node = node["items"] if isinstance(part, int) else node["properties"].get(part, {})
-    return location[-1] in node.get("required", ())
+    return messages.sentence(error)
 
 
 @functools.cache

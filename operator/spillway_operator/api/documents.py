@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from spillway_operator.api import positions
 from spillway_operator.api.backend import ModelBackend
-from spillway_operator.api.checker import faults, without_null_defaults
+from spillway_operator.api.checker import faults, without_empty
 from spillway_operator.api.messages import closest
 from spillway_operator.api.meta import API_VERSION, DEFAULT_NAMESPACE, GROUP, ObjectKey
 from spillway_operator.api.route import ModelRoute
@@ -206,7 +206,7 @@ def _load(document: positions.Document, file: str) -> LoadedObject | list[Proble
     if misfit := _misfit(document, data, file):
         return [*problems, *misfit]
     kind = data["kind"]
-    data = without_null_defaults(kind, data)
+    data = without_empty(kind, data)
     problems.extend(
         Problem(file, document.line_of(fault.written), render(fault.location), fault.message, key) for fault in faults(kind, data)
     )

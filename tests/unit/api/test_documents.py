@@ -30,10 +30,24 @@ def test_good_documents_become_objects_with_their_place() -> None:
     assert isinstance(loaded.objects[0], LoadedObject)
 
 
-def test_an_empty_field_with_a_default_is_that_default() -> None:
-    loaded = load_text(text(route(timeouts=None, retries={"maxAttempts": None})), "a.yaml")
+def test_an_empty_field_is_none_at_all() -> None:
+    """As the API server reads it; templates leave such lines."""
+    document = route(timeouts=None, retries={"maxAttempts": None})
+    document["spec"]["rules"][0]["matches"] = None
+    document["metadata"] |= {"labels": None, "namespace": None, "creationTimestamp": None}
+    loaded = load_text(text(document), "a.yaml")
     assert loaded.problems == ()
     assert loaded.objects[0].model.to_document()["spec"]["retries"]["maxAttempts"] == 2
+
+
+def test_an_empty_field_that_is_required_is_told() -> None:
+    """So is an empty entry of a list, and an empty field that nobody knows."""
+    loaded = load_text(text(route(models=None, retires=None, rules=[None])), "a.yaml")
+    assert [(problem.path, problem.message.partition(":")[0]) for problem in loaded.problems] == [
+        ("spec.models", "is empty"),
+        ("spec.retires", 'unknown field; did you mean "retries"?'),
+        ("spec.rules[0]", "is empty"),
+    ]
 
 
 def test_a_status_in_a_document_is_passed_over() -> None:
