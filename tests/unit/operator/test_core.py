@@ -417,25 +417,21 @@ def test_a_drained_node_without_an_endpoint_is_forgotten(bench: Bench):
 
 def test_load_figures_are_written_once_a_second_and_conditions_at_once(bench: Bench):
     _served(bench)
-    bench.step(0.6)
-    bench.report("fast-0", Load(in_flight=5, max_concurrency=10))
-    bench.step(0.1)
+    bench.step(1.0)
+    bench.step(1.0)
 
-    def running() -> int:
+    def running_after(in_flight: int, seconds: float, *, engine_up: bool = True) -> int:
+        bench.report("fast-0", Load(in_flight=in_flight, max_concurrency=10, engine_up=engine_up))
+        bench.report("fast-1", Load(max_concurrency=10))
+        bench.core.on_node_change()
+        bench.step(seconds)
         return int(bench.store.documents(BACKEND)[0]["status"]["load"]["running"])
 
-    for _ in range(12):
-        bench.step(0.1)
-        bench.core.on_node_change()
-    before = bench.status_pass.writes
-    assert running() == 6
-    bench.report("fast-0", Load(in_flight=7, max_concurrency=10))
-    bench.core.on_node_change()
-    bench.step(0.1)
-    assert (running(), bench.status_pass.writes) == (6, before)
-    bench.report("fast-0", Load(in_flight=8, max_concurrency=10, engine_up=False))
-    bench.step(0.1)
-    assert running() == 9
+    assert running_after(5, 0.1) == 5
+    assert running_after(6, 0.4) == 5
+    assert running_after(7, 0.4) == 5
+    assert running_after(8, 0.3) == 8
+    assert running_after(9, 0.1, engine_up=False) == 9
 
 
 def test_a_burst_of_changes_is_one_pass_over_the_statuses(bench: Bench):
