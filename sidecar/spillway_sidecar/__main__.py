@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 
 from spillway_sidecar.admin import AdminPages, AdminServer
 from spillway_sidecar.config.client import DiscoveryClient
-from spillway_sidecar.config.last_good import LastGoodStore
+from spillway_sidecar.config.last_good import LastGoodRefusedError, LastGoodStore
 from spillway_sidecar.config.snapshot import Snapshot
 from spillway_sidecar.drain import Drained, drain
 from spillway_sidecar.engines import GpuLoad
@@ -85,7 +85,7 @@ class Proxy:
 
     def _discovery(self, rng: random.Random) -> DiscoveryClient | None:
         settings = self.settings
-        if settings.operator is None and settings.state_dir is None:
+        if settings.operator is None:
             return None
         node = Node(
             id=settings.node_id,
@@ -95,13 +95,25 @@ class Proxy:
             pod=settings.pod,
             version="0.1.0",
         )
-        last_good = None
-        if settings.state_dir is not None:
-            settings.state_dir.mkdir(parents=True, exist_ok=True)
-            last_good = LastGoodStore(settings.state_dir / "last-good.json", time.time)  # noqa: TID251
         return DiscoveryClient(
-            settings.operator or "http://127.0.0.1:1", node, self.apply, self._set_routers, last_good, rng, self.clock
+            settings.operator, node, self.apply, self._set_routers, self._last_good(), rng, self.clock
         )
+
+    def _last_good(self) -> LastGoodStore | None:
+        folder = self.settings.state_dir
+        if folder is None:
+            return None
+        folder.mkdir(parents=True, exist_ok=True)
+        return LastGoodStore(folder / "last-good.json", time.time)  # noqa: TID251
+
+    def _start_alone(self) -> None:
+        """Without an operator's address: what was saved last is all there is."""
+        store = self._last_good()
+        if self.client is None and store is not None:
+            try:
+                self.apply(store.load())
+            except LastGoodRefusedError as error:
+                _LOG.warning("no operator was named and there is no last good snapshot: %s", error)
 
     def _reporter(self) -> Reporter:
         route, guard = self.route, self.guard
@@ -209,6 +221,7 @@ class Proxy:
             loop.add_signal_handler(number, stop.set)
         guard = self.guard
         inbound = guard.site if guard is not None else None
+        self._start_alone()
         listeners = [await loop.create_server(lambda: Downstream(self.route), settings.host, settings.port, backlog=BACKLOG)]
         if inbound is not None:
             listeners.append(
