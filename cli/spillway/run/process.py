@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from spillway.run.endpoints import Ports, is_free
 from spillway.run.layout import LOOPBACK, Site
+from spillway.run.ports import Ports, is_free
 from spillway.run.screen import Screen
 from spillway.run.standalone import Standalone
 from spillway.run.supervisor import Supervisor, child_environment
@@ -84,7 +84,7 @@ class _Run:
         self._site, self._screen = site, screen
         self._overrides = dict(args.simulate)
         self._files = StandaloneFiles(args.paths)
-        self._told: set[str] = set()
+        self._told: dict[str, set[str]] = {}
         self._stop = asyncio.Event()
         environ = child_environment(os.environ, OWN_OPTIONS)
         self._supervisor = Supervisor(site, environ, ports, screen.say, args.grace_seconds)
@@ -120,7 +120,6 @@ class _Run:
             standalone = self._files.read_if_changed()
             if standalone is not None:
                 self._standalone = standalone.with_replicas(self._overrides)
-                self._tell([str(problem) for problem in self._files.problems])
                 if self._introduced is None:
                     self._introduced = False
                     self._screen.line(_starting(self._standalone))
@@ -142,20 +141,23 @@ class _Run:
                     await asyncio.sleep(0.1)
                     continue
             problems = [*self._files.problems, *(view.problems if view else [])]
-            if not self._screen.live:
-                self._tell([str(problem) for problem in problems])
             if view is not None:
-                self._tell(_unknown_simulations(self._standalone, view))
+                self._tell("simulate", _unknown_simulations(self._standalone, view))
+                if not self._screen.live:
+                    self._tell("files", [str(problem) for problem in problems], "the files are good again")
             footer = f"API http://{LOOPBACK}:{self._site.port}   admin {self._site.operator_url}   Ctrl-C stops"
             self._screen.update(view, problems, footer)
             await asyncio.sleep(VIEW_SECONDS)
 
-    def _tell(self, texts: list[str]) -> None:
-        """Say each text once, as long as it holds."""
-        for text in texts:
-            if text not in self._told:
-                self._told.add(text)
+    def _tell(self, subject: str, texts: list[str], relief: str | None = None) -> None:
+        """Say what has come up in a subject since the last time, and `relief` once there is nothing left to say."""
+        told = self._told.get(subject, set())
+        for text in dict.fromkeys(texts):
+            if text not in told:
                 self._screen.line(text)
+        if told and not texts and relief:
+            self._screen.say(relief)
+        self._told[subject] = set(texts)
 
     def _introduce(self, view: View) -> None:
         site = self._site

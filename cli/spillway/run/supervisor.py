@@ -15,9 +15,9 @@ from itertools import groupby
 from pathlib import Path
 
 from spillway.run.child import Child, Say
-from spillway.run.endpoints import Ports, is_free
 from spillway.run.layout import LOOPBACK, ChildSpec, Replica, Site, changes, endpoints_document, fixed_children, replicas
 from spillway.run.logs import BoundedLog
+from spillway.run.ports import Ports, is_free
 from spillway.run.standalone import Standalone
 
 LISTEN_POLL_SECONDS = 0.05

@@ -17,9 +17,9 @@ import pytest
 
 from spillway.run import supervisor as supervisor_module
 from spillway.run.child import Child
-from spillway.run.endpoints import Ports
 from spillway.run.layout import ChildSpec, Site
 from spillway.run.logs import BoundedLog
+from spillway.run.ports import Ports
 from spillway.run.standalone import Simulation, Standalone
 from spillway.run.supervisor import Supervisor
 

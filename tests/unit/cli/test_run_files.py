@@ -6,8 +6,8 @@ import os
 import socket
 from pathlib import Path
 
-from spillway.run.endpoints import FIRST_PORT, Ports, first_ephemeral_port, is_free
 from spillway.run.logs import BoundedLog
+from spillway.run.ports import FIRST_PORT, Ports, first_ephemeral_port, is_free
 from spillway.run.standalone import Simulation
 from spillway.run.watch import StandaloneFiles
 
