@@ -8,6 +8,7 @@ import fcntl
 import os
 import signal
 import sys
+import zlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,7 +34,8 @@ class StartError(Exception):
 def start(args: argparse.Namespace) -> int:
     """Run until a signal; the exit code."""
     try:
-        ports = Ports(os.getpid())
+        # The same folder tries the same ports, so that the last good snapshots in it still say where things are.
+        ports = Ports(zlib.crc32(str(Path(args.state_dir).resolve()).encode()))
         site = _site(args, ports)
         lock = _locked(site.state_dir)
     except StartError as error:
