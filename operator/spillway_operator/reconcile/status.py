@@ -125,10 +125,6 @@ class StatusPass:
         last = self._written.get(key)
         return None if last is None else last.status
 
-    def adopt(self, key: ObjectKey, status: Status) -> None:
-        """Take a status that stands already (from an earlier process) as written, so that transition times are kept."""
-        self._written[key] = _Written(status=status, at=float("-inf"))
-
     # -- backends
 
     def _backend(

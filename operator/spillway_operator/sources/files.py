@@ -53,6 +53,7 @@ class FilePace:
     poll_seconds: float = 0.025
     grace_seconds: float = 0.075  # how long something must be gone to be gone
     scan_share: float = 0.05  # of the time may go into looking
+    failure_seconds: float = 1.0  # after a poll that failed, so that the log stays readable
 
 
 @dataclass(slots=True)
@@ -87,7 +88,7 @@ class FileSource:
         self._ledger = Ledger(store, grace_seconds=self._pace.grace_seconds)
         self._files: dict[Path, _Tracked] = {}
         self._folders: set[Path] = set()  # roots that were seen to be folders
-        self._lost: set[Path] = set()  # ... and are not there
+        self._lost: set[Path] = set()  # roots that are not there
         self._endpoints: _Tracked = _Tracked(look=None)
         self._again_at: float | None = None
         self._scan_seconds = 0.0
@@ -113,6 +114,7 @@ class FileSource:
                 await self.poll()
             except Exception:  # noqa: BLE001 - whatever a file system says, the next poll must come
                 _log.exception("files: poll failed")
+                await asyncio.sleep(self._pace.failure_seconds)
 
     async def poll(self, *, settled: bool = False) -> None:
         """One look at everything. `settled`: read at once what has changed, without waiting for a second equal look."""
@@ -145,14 +147,19 @@ class FileSource:
         """Files of folders that are not there at present: a volume that went away deletes nothing."""
         kept: dict[Path, Look] = {}
         for root in self._paths:
-            gone = root in self._folders and not root.is_dir()
             if root.is_dir():
                 self._folders.add(root)
+            gone = not root.exists()
+            was_folder = root in self._folders
             if gone != (root in self._lost):
                 (self._lost.add if gone else self._lost.discard)(root)
-                problem = Problem(str(root), 1, "", "the folder is not there; what it declared stays in force")
-                self._store.set_problems(str(root), (problem,) if gone else ())
-            if gone:
+                message = (
+                    "the folder is not there; what it declared stays in force" if was_folder else "there is no such file or folder"
+                )
+                self._store.set_problems(f"path {root}", (Problem(str(root), 1, "", message),) if gone else ())
+                if gone:
+                    _log.warning("files: %s: %s", root, message)
+            if gone and was_folder:
                 kept.update({path: t.look for path, t in self._files.items() if root in path.parents and t.look is not None})
         return kept
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -192,6 +193,45 @@ async def test_a_folder_that_went_away_deletes_nothing_and_is_told(tmp_path: Pat
     await folder.settle()
     assert folder.weight() == 2
     assert folder.store.problems() == ()
+
+
+async def test_a_path_that_is_not_there_is_told_until_it_comes(tmp_path: Path):
+    folder = Folder(tmp_path, paths=(tmp_path / "later.yaml",))
+    await folder.source.poll(settled=True)
+    assert [problem.message for problem in folder.store.problems()] == ["there is no such file or folder"]
+    folder.write("later.yaml", TEXT % 1)
+    await folder.settle()
+    assert folder.weight() == 1
+    assert folder.store.problems() == ()
+
+
+async def test_a_named_file_that_is_deleted_takes_its_objects_along(tmp_path: Path):
+    folder = Folder(tmp_path, paths=(tmp_path / "one.yaml",))
+    path = folder.write("one.yaml", TEXT % 1)
+    await folder.source.poll(settled=True)
+    path.unlink()
+    await folder.settle()
+    assert folder.store.get(CHAT) is None
+
+
+async def test_a_poll_that_fails_is_not_the_last(folder: Folder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    folder.source._pace = FilePace(poll_seconds=0.0, failure_seconds=0.0, scan_share=1.0)
+    calls = []
+    done = asyncio.Event()
+
+    async def poll(*, settled: bool = False) -> None:
+        calls.append(settled)
+        if len(calls) > 2:
+            done.set()
+        if not settled:
+            raise OSError("the disk is on fire")
+
+    monkeypatch.setattr(folder.source, "poll", poll)
+    await folder.source.start()
+    async with asyncio.timeout(5):
+        await done.wait()
+    await folder.source.stop()
+    assert "poll failed" in caplog.text
 
 
 async def test_a_folder_in_place_of_a_file_is_a_problem_and_no_crash(tmp_path: Path):
