@@ -53,6 +53,7 @@ class FilePace:
     poll_seconds: float = 0.025
     grace_seconds: float = 0.075  # how long something must be gone to be gone
     scan_share: float = 0.05  # of the time may go into looking
+    slow_scan_seconds: float = 0.005  # a look that took longer is done in a thread, so that the streams do not wait for it
     failure_seconds: float = 1.0  # after a poll that failed, so that the log stays readable
 
 
@@ -118,11 +119,8 @@ class FileSource:
 
     async def poll(self, *, settled: bool = False) -> None:
         """One look at everything. `settled`: read at once what has changed, without waiting for a second equal look."""
-        begun = self._clock()
-        looks = {path: look for path in resource_files(self._paths) if (look := _look(path)) is not None}
+        looks, outlook = await self._scan(aside=settled or self._scan_seconds > self._pace.slow_scan_seconds)
         looks |= self._beyond_sight()
-        outlook = _look(self._endpoints_file) if self._endpoints_file is not None else None
-        self._scan_seconds = self._clock() - begun
         changed = self._files.keys() != looks.keys()
         for gone in self._files.keys() - looks.keys():
             del self._files[gone]
@@ -142,6 +140,18 @@ class FileSource:
             results = {str(path): tracked.result for path, tracked in self._files.items() if tracked.read is not None}
             unread = any(tracked.read != tracked.look for tracked in self._files.values())
             self._again_at = self._ledger.update(results, now, self._wall_clock(), more_to_come=unread)
+
+    async def _scan(self, *, aside: bool) -> tuple[dict[Path, Look], Look | None]:
+        """The looks of all files that are there, and of the endpoints file; `aside`: in a thread, where it may take long."""
+
+        def scan() -> tuple[dict[Path, Look], Look | None]:
+            found = {path: look for path in resource_files(self._paths) if (look := _look(path)) is not None}
+            return found, None if self._endpoints_file is None else _look(self._endpoints_file)
+
+        begun = self._clock()
+        found = await asyncio.to_thread(scan) if aside else scan()
+        self._scan_seconds = self._clock() - begun
+        return found
 
     def _beyond_sight(self) -> dict[Path, Look]:
         """Files of folders that are not there at present: a volume that went away deletes nothing."""
