@@ -7,11 +7,13 @@ Load is counted in estimated tokens. Three things meet in a score:
 * **slowness**: time to first token against the cluster's mean for requests of the same size and kind. 1 is ordinary; 3 is
   an endpoint that takes three times as long. It fades toward 1 while nothing is observed, so that a slow endpoint is
   tried again.
-* **penalty**: above 1 after failures, so that failing fast never looks attractive.
+* **penalty**: above 1 after failures, so that failing fast never looks attractive. It fades, and ends when an endpoint that
+  was down answers: the slow start takes over then.
 
 A report older than `STALE_SECONDS` is not used; then the router's own view is all there is. It never counts as 0 or full.
+An endpoint's own word that it leaves, or that its engine is down, has an age too: after `AWAY_SECONDS` one request asks again.
 
-What changes only with time (slowness fading, the slow start) is folded into one `factor` by `refresh`, which the sweep calls
+What changes only with time (the fading, the slow start) is folded into one `factor` by `refresh`, which the sweep calls
 several times a second: a score is then a handful of additions.
 """
 
@@ -27,12 +29,15 @@ KNEE_MIN_REQUESTS: Final = 4
 KNEE_MAX_REQUESTS: Final = 32
 SLOWNESS_DEAD_BAND: Final = 1.25  # below this, differences are noise
 SLOWNESS_MAX: Final = 100.0
-SLOWNESS_HALF_LIFE_SECONDS: Final = 20.0
+SLOWNESS_HALF_LIFE_SECONDS: Final = 10.0
 SLOWNESS_GAIN: Final = 0.25
+RECOVERY_GAIN: Final = 0.5  # a good observation of an endpoint that is seldom asked counts for more
 SPEED_GAIN: Final = 0.05
 BASE_TOKENS: Final = 256  # what a request costs an engine however short its prompt
 EXPECTED_OUTPUT_TOKENS: Final = 64
 PENALTY_MAX: Final = 64.0
+PENALTY_HALF_LIFE_SECONDS: Final = 10.0
+AWAY_SECONDS: Final = 1.0  # the interval of reports
 DOWN_BASE_SECONDS: Final = 0.5
 DOWN_MAX_SECONDS: Final = 10.0
 DOWN_AFTER_FAILURES: Final = 3
@@ -77,7 +82,7 @@ class EndpointState:
     """One endpoint as this router sees it. Mutable, single-threaded; numbers only."""
 
     __slots__ = (
-        "blocked", "down_until", "draining", "factor", "failures", "id", "in_flight", "in_flight_tokens", "inbound", "knee_tokens", "max_requests",
+        "away_until", "blocked", "down_until", "draining", "factor", "failed_at", "failures", "id", "in_flight", "in_flight_tokens", "inbound", "knee_tokens", "max_requests",
         "penalty", "probing", "reported_at", "reported_requests", "reported_tokens", "returned_at", "sent_since", "sent_since_tokens", "shut",
         "slowness", "slowness_at", "speed", "suspect",
     )  # fmt: skip
@@ -99,12 +104,14 @@ class EndpointState:
         self.penalty = 1.0
         self.factor = 1.0
         self.failures = 0
+        self.failed_at = 0.0
         self.down_until = 0.0
+        self.away_until = 0.0  # it said itself that it takes nothing
         self.probing = False
         self.returned_at = -1e9
         self.draining = False
         self.blocked = False  # cannot be used at all, e.g. for want of its key
-        self.shut = False  # draining, blocked or down: look closer before choosing it
+        self.shut = False  # draining, blocked, away or down: look closer before choosing it
         self.max_requests = 1 << 30
         self.knee_tokens = float(KNEE_MIN_REQUESTS * BASE_TOKENS)
 
@@ -117,12 +124,12 @@ class EndpointState:
         self.knee_tokens = knee * self.speed.mean_cost
 
     def mark(self, *, draining: bool | None = None, blocked: bool | None = None) -> None:
-        """Whether it may be chosen, as the snapshot, a report or a missing key says."""
+        """Whether it may be chosen, as the snapshot or a missing key says."""
         if draining is not None:
             self.draining = draining
         if blocked is not None:
             self.blocked = blocked
-        self.shut = self.draining or self.blocked or self.down_until > 0.0
+        self.shut = self.draining or self.blocked or self.down_until > 0.0 or self.away_until > 0.0
 
     def report(self, load: Load, now: float) -> None:
         """The endpoint's own word on its load. A figure that stands still while this router holds more than it is suspect."""
@@ -133,9 +140,12 @@ class EndpointState:
         self.reported_at = now
         self.sent_since = 0
         self.sent_since_tokens = 0
-        draining = load.draining or not load.engine_up
-        if draining is not self.draining:
-            self.mark(draining=draining)
+        if load.draining or not load.engine_up:
+            self.away_until = now + AWAY_SECONDS
+            self.mark()
+        elif self.away_until:
+            self.away_until = 0.0
+            self.mark()
 
     # --- requests
 
@@ -145,7 +155,7 @@ class EndpointState:
         self.in_flight_tokens += tokens
         self.sent_since += 1
         self.sent_since_tokens += tokens
-        if self.down_until:
+        if self.shut:
             self.probing = True
 
     def done(self, tokens: int) -> None:
@@ -162,13 +172,15 @@ class EndpointState:
             if self.down_until:
                 self.returned_at = now
                 self.down_until = 0.0
+                self.penalty = 1.0
                 self.mark()
             self.refresh(now)
 
     def failed(self, now: float, *, hard: bool) -> None:
         """An attempt failed. `hard`: the endpoint could not be reached at all, so it is down for a while that doubles."""
         self.failures += 1
-        self.penalty = min(self.penalty * 2.0, PENALTY_MAX)
+        self.penalty = min(self.penalty_now(now) * 2.0, PENALTY_MAX)
+        self.failed_at = now
         if hard or self.failures >= DOWN_AFTER_FAILURES:
             self.down_until = now + min(DOWN_BASE_SECONDS * 2.0 ** min(self.failures - 1, 10), DOWN_MAX_SECONDS)
             self.mark()
@@ -177,11 +189,11 @@ class EndpointState:
     def first_token(self, stream: bool, seconds: float, prompt_tokens: int, now: float) -> None:
         """Takes in one time to first token."""
         relative = self.speed.observe(stream, seconds, prompt_tokens)
-        current = self.slowness
-        self.slowness_at = now
-        if current != 1.0 or relative > SLOWNESS_DEAD_BAND:
+        if self.slowness != 1.0 or relative > SLOWNESS_DEAD_BAND:
             current = self.slowness_now(now)
-            self.slowness = current + SLOWNESS_GAIN * (min(relative, SLOWNESS_MAX) - current)
+            gain = SLOWNESS_GAIN if relative > current else RECOVERY_GAIN
+            self.slowness = current + gain * (min(relative, SLOWNESS_MAX) - current)
+            self.slowness_at = now
             self.refresh(now)
 
     # --- figures
@@ -190,9 +202,17 @@ class EndpointState:
         """Slowness faded toward 1 by the time since it was last observed."""
         return 1.0 + (self.slowness - 1.0) * float(0.5 ** ((now - self.slowness_at) / SLOWNESS_HALF_LIFE_SECONDS))
 
+    def penalty_now(self, now: float) -> float:
+        """Penalty faded toward 1 by the time since the last failure."""
+        return 1.0 + (self.penalty - 1.0) * float(0.5 ** ((now - self.failed_at) / PENALTY_HALF_LIFE_SECONDS))
+
     def refresh(self, now: float) -> None:
         """Folds penalty, slowness and slow start into `factor`."""
-        factor = self.penalty
+        factor = 1.0
+        if self.penalty != 1.0:
+            factor = self.penalty_now(now)
+            if factor < 1.01:
+                factor = self.penalty = 1.0
         if self.slowness != 1.0:
             slowness = self.slowness_now(now)
             if abs(slowness - 1.0) < 0.01:
@@ -238,6 +258,7 @@ class EndpointState:
             "failures": self.failures,
             "draining": self.draining,
             "blocked": self.blocked,
+            "away": self.away_until > 0.0,
             "down": self.down_until > 0.0,
             "suspect": self.suspect,
         }

@@ -58,7 +58,11 @@ class Standalone:
         """Whether every route is programmed everywhere."""
         try:
             items = self.page("/api/v1/modelroutes")["items"]
+            if not str(self.page("/readyz", gateway=True)).startswith("ready"):
+                return False
         except (OSError, urllib.error.URLError):
+            return False
+        if any(item.get("status", {}).get("proxies", {}).get("total") != len(self.pids("spillway_sidecar")) for item in items):
             return False
         return bool(items) and all(
             {"Programmed": "True", "Ready": "True"}.items()

@@ -28,7 +28,7 @@ spec:
   models: [chat]
   rules: [{name: all, backendRefs: [{name: pool}]}]
 """,
-    "spillway.yaml": "simulate: {pool: {replicas: 3, decodeRate: 200, prefillRate: 3000}}\n",
+    "spillway.yaml": "simulate: {pool: {replicas: 3, decodeRate: 200, prefillRate: 20000}}\n",
 }
 
 
