@@ -1,7 +1,7 @@
 """The route listener: which backend, which endpoint, and what to do when an attempt fails.
 
 Choosing goes from logical to concrete: the rule's lowest priority first; within it one backend by weight, the others after
-it in order; within a backend the endpoint with the best score. Whatever is eliminated on the way is written down in the
+it in order, for when its endpoints are full or have a queue; within a backend the endpoint with the best score. Whatever is eliminated on the way is written down in the
 decision record.
 
 An attempt that failed before a byte went out goes elsewhere, never twice to the same endpoint, while attempts, deadline
@@ -247,6 +247,7 @@ class RouteExchange(Exchange):
         site = self.site
         candidates: list[Candidate] = []
         supported = False
+        queued: Choice | None = None
         for group in self.rule.groups:
             backends = group.backends
             if len(backends) > 1:
@@ -264,8 +265,15 @@ class RouteExchange(Exchange):
                     self.tried,
                     candidates if self.record else None,
                 )
-                if target is not None:
+                if target is None:
+                    continue
+                if not target.queues(site.now):
                     return backend, target, candidates
+                # Even the best endpoint here has a queue: another backend of this priority may have none.
+                if queued is None:
+                    queued = backend, target, candidates
+            if queued is not None:
+                return queued
         if self.record:
             self.attempts = (*self.attempts, ("", "", candidates))
         if not supported and self.rule.groups:

@@ -83,7 +83,7 @@ class EndpointState:
 
     __slots__ = (
         "away_until", "blocked", "down_until", "draining", "factor", "failed_at", "failures", "id", "in_flight", "in_flight_tokens", "inbound", "knee_tokens", "max_requests",
-        "penalty", "probing", "reported_at", "reported_requests", "reported_tokens", "returned_at", "sent_since", "sent_since_tokens", "shut",
+        "penalty", "probing", "reported_at", "reported_requests", "reported_tokens", "reported_waiting", "returned_at", "sent_since", "sent_since_tokens", "shut",
         "slowness", "slowness_at", "speed", "suspect",
     )  # fmt: skip
 
@@ -97,6 +97,7 @@ class EndpointState:
         self.sent_since_tokens = 0
         self.reported_tokens = 0
         self.reported_requests = 0
+        self.reported_waiting = 0
         self.reported_at = -1e9
         self.suspect = False
         self.slowness = 1.0
@@ -137,6 +138,7 @@ class EndpointState:
         self.suspect = tokens == self.reported_tokens and self.sent_since_tokens > 0 and self.in_flight_tokens > tokens
         self.reported_tokens = tokens
         self.reported_requests = load.in_flight + load.queued
+        self.reported_waiting = load.queued + (load.engine_waiting or 0)
         self.reported_at = now
         self.sent_since = 0
         self.sent_since_tokens = 0
@@ -240,6 +242,10 @@ class EndpointState:
             return False
         return self.reported_requests + routers * self.sent_since >= self.max_requests
 
+    def queues(self, now: float) -> bool:
+        """Whether its last word, if fresh, was that requests wait there."""
+        return self.reported_waiting > 0 and now - self.reported_at <= STALE_SECONDS
+
     def score(self, cost: int, routers: int, now: float) -> float:
         """Relative time to first token that a request of `cost` tokens would meet; lower is better."""
         return (1.0 + (self.guarded_tokens(routers, now) + cost) / self.knee_tokens) * self.factor
@@ -252,6 +258,7 @@ class EndpointState:
             "in_flight_tokens": self.in_flight_tokens,
             "reported_requests": self.reported_requests,
             "reported_tokens": self.reported_tokens,
+            "reported_waiting": self.reported_waiting,
             "slowness": round(self.slowness, 3),
             "penalty": self.penalty,
             "factor": round(self.factor, 3),
