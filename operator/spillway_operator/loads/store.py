@@ -23,6 +23,7 @@ from spillway_operator.loads.figures import BackendLoad, EndpointLoad, NodeProbl
 from spillway_operator.loads.windows import BUCKETS, TrafficWindow, rates
 from spillway_wire.loads import ClusterProblem, Demand, Load
 from spillway_wire.messages import Node, Report
+from spillway_wire.names import Role
 
 SeriesKey = tuple[str, str, str]  # route, rule, cluster; rule and cluster are empty for what was refused before a choice
 
@@ -98,7 +99,7 @@ class LoadStore:
             record = self._nodes[node.id] = _NodeRecord(boot_id=report.boot_id, old_boots=old)
         record.sequence = report.sequence
         record.heard_at = now
-        if report.load is not None:
+        if report.load is not None and node.role is Role.SIDECAR:  # a gateway has no endpoint to speak of
             record.load = report.load
             record.load_at = now
         record.demand = report.demand

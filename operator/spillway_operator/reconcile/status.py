@@ -28,13 +28,14 @@ from spillway_operator.api import (
     RouteStatus,
     RouteSummary,
     Traffic,
+    condition_of,
 )
 from spillway_operator.api.route import MAX_LAGGING_NAMED
 from spillway_operator.loads.figures import NodeProblem, TrafficRates
 from spillway_operator.policies import backend as backend_policies
 from spillway_operator.policies import reasons
 from spillway_operator.policies import route as route_policies
-from spillway_operator.policies.conditions import is_true, settle
+from spillway_operator.policies.conditions import Verdict, is_true, settle
 from spillway_operator.policies.facts import RouteFacts
 from spillway_operator.reconcile import gather
 from spillway_operator.reconcile.world import World
@@ -117,6 +118,7 @@ class StatusPass:
                 return
             if _lasting(last.status) == _lasting(status) and now - last.at < self._interval_seconds:
                 return
+        _tell(key, last.status if last is not None else None, status)
         self._written[key] = _Written(status=status, at=now)
         self._sink.write(key, status)
         self.writes += 1
@@ -177,6 +179,16 @@ class StatusPass:
     def info(self) -> dict[str, Any]:
         """Counts."""
         return {"objects": len(self._written), "writes": self.writes, "figures_interval_seconds": self._interval_seconds}
+
+
+def _tell(key: ObjectKey, before: Status | None, after: Status) -> None:
+    """One log line for each object that is accepted or ready, or no longer."""
+    for name in (reasons.ACCEPTED, reasons.READY):
+        old = condition_of(before.conditions, name) if before is not None else None
+        new = condition_of(after.conditions, name)
+        if new is not None and (old is None or old.status != new.status):
+            level = logging.INFO if old is None or new.status == Verdict.TRUE.value else logging.WARNING
+            _log.log(level, "status: %s: %s=%s %s: %s", key, name, new.status, new.reason, new.message)
 
 
 @contextlib.contextmanager

@@ -434,6 +434,24 @@ def test_load_figures_are_written_once_a_second_and_conditions_at_once(bench: Be
     assert running_after(9, 0.1, engine_up=False) == 9
 
 
+def test_transitions_are_logged_once_each(bench: Bench, caplog: pytest.LogCaptureFixture):
+    with caplog.at_level(logging.INFO, logger="spillway_operator.reconcile.status"):
+        _served(bench)
+        bench.step(1.0)
+        bench.step(1.0)
+        caplog.clear()
+        for name in ("fast-0", "fast-1"):
+            bench.report(name, Load(engine_up=False))
+        bench.step()
+        bench.step()
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [
+        "status: ModelBackend default/fast: Ready=False NoReadyEndpoint: 0 of 2 endpoints ready; waiting for fast-0, fast-1",
+        "status: ModelRoute default/chat: Ready=False NoReadyBackend: No rule has a backend that is ready",
+    ]
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
+
+
 def test_a_burst_of_changes_is_one_pass_over_the_statuses(bench: Bench):
     _served(bench)
     bench.step(1.0)

@@ -8,6 +8,7 @@ from tests.fakes.operator_core import node, report
 from spillway_operator.loads.store import LoadStore, ReportOutcome
 from spillway_operator.loads.windows import BUCKETS
 from spillway_wire.loads import BackendTraffic, ClusterProblem, Demand, Load, RouteErrors
+from spillway_wire.names import Role
 
 A = node("a")
 
@@ -57,6 +58,12 @@ def test_a_new_boot_does_not_inherit_the_load_of_the_old_one():
     store.accept(A, report(9, load=Load(in_flight=1)), 10.0)
     store.accept(node("a", boot="b2"), report(0, boot="b2"), 11.0)
     assert store.endpoint("a", 11.0) is None
+
+
+def test_a_gateway_has_no_endpoint_to_speak_of():
+    store = LoadStore()
+    store.accept(node("a", role=Role.GATEWAY), report(load=Load(in_flight=1)), 10.0)
+    assert store.endpoint("a", 10.0) is None
 
 
 def test_a_report_of_another_boot_than_the_hello_is_refused():
