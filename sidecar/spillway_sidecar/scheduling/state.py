@@ -82,7 +82,7 @@ class EndpointState:
     """One endpoint as this router sees it. Mutable, single-threaded; numbers only."""
 
     __slots__ = (
-        "away_until", "blocked", "down_until", "draining", "factor", "failed_at", "failures", "id", "in_flight", "in_flight_tokens", "inbound", "knee_tokens", "max_requests",
+        "away_until", "blocked", "down_until", "draining", "factor", "failed_at", "failures", "id", "in_flight", "in_flight_tokens", "inbound", "knee_tokens", "max_requests", "max_running",
         "penalty", "probing", "reported_at", "reported_requests", "reported_tokens", "reported_waiting", "returned_at", "sent_since", "sent_since_tokens", "shut",
         "slowness", "slowness_at", "speed", "suspect",
     )  # fmt: skip
@@ -98,6 +98,7 @@ class EndpointState:
         self.reported_tokens = 0
         self.reported_requests = 0
         self.reported_waiting = 0
+        self.max_running = 1 << 30  # learned: what the engine ran when requests began to wait in it
         self.reported_at = -1e9
         self.suspect = False
         self.slowness = 1.0
@@ -139,6 +140,11 @@ class EndpointState:
         self.reported_tokens = tokens
         self.reported_requests = load.in_flight + load.queued
         self.reported_waiting = load.queued + (load.engine_waiting or 0)
+        if load.engine_running:
+            if load.engine_waiting:
+                self.max_running = load.engine_running
+            elif load.engine_running > self.max_running:
+                self.max_running = 1 << 30  # it can do more than that
         self.reported_at = now
         self.sent_since = 0
         self.sent_since_tokens = 0
@@ -243,8 +249,8 @@ class EndpointState:
         return self.reported_requests + routers * self.sent_since >= self.max_requests
 
     def queues(self, now: float) -> bool:
-        """Whether its last word, if fresh, was that requests wait there."""
-        return self.reported_waiting > 0 and now - self.reported_at <= STALE_SECONDS
+        """Whether one more request would wait there: its last word, if fresh, or this router's count against the learned limit."""
+        return self.in_flight >= self.max_running or (self.reported_waiting > 0 and now - self.reported_at <= STALE_SECONDS)
 
     def score(self, cost: int, routers: int, now: float) -> float:
         """Relative time to first token that a request of `cost` tokens would meet; lower is better."""
@@ -259,6 +265,7 @@ class EndpointState:
             "reported_requests": self.reported_requests,
             "reported_tokens": self.reported_tokens,
             "reported_waiting": self.reported_waiting,
+            "max_running": self.max_running if self.max_running < 1 << 30 else None,
             "slowness": round(self.slowness, 3),
             "penalty": self.penalty,
             "factor": round(self.factor, 3),
