@@ -1,7 +1,8 @@
 """Leaving without loss: stop taking new requests, finish those under way, then go.
 
 The order matters. Readiness fails first and the operator hears `bye`, so that nobody sends more; listeners close; idle
-connections close; replies under way are marked `connection: close`. What is not done by the deadline is cut.
+connections close; requests under way or half read are answered, marked `connection: close`. What is not done by the deadline
+is cut.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Drained(Protocol):
 
 def busy(sites: Iterable[Drained]) -> int:
     """Requests under way."""
-    return sum(1 for site in sites for client in site.connections if client.exchange is not None)
+    return sum(1 for site in sites for client in site.connections if client.busy)
 
 
 async def drain(sites: tuple[Drained, ...], listeners: Iterable[asyncio.Server], seconds: float, clock: Callable[[], float]) -> int:
@@ -35,7 +36,7 @@ async def drain(sites: tuple[Drained, ...], listeners: Iterable[asyncio.Server],
         listener.close()
     for site in sites:
         for client in tuple(site.connections):
-            if client.exchange is None:
+            if not client.busy:
                 client.close()
     deadline = clock() + seconds
     while busy(sites) and clock() < deadline:
@@ -43,6 +44,6 @@ async def drain(sites: tuple[Drained, ...], listeners: Iterable[asyncio.Server],
     left = busy(sites)
     for site in sites:
         for client in tuple(site.connections):
-            if client.exchange is not None:
+            if client.busy:
                 client.transport.abort()
     return left

@@ -1,8 +1,11 @@
 """Reads requests from a client's connection and hands each, whole, to the site behind the listener.
 
 A request is read to its end before it is routed, since its body names the model. Requests on one connection are answered in
-order: what a client pipelines waits, unread beyond a bound, until the reply before it is out. Nothing here knows where
-requests go; a `Site` does. Slow heads and bodies are found by the sweep, which looks at `deadline`.
+order: what a client pipelines waits, unread beyond a bound, until the reply before it is out and has been taken in. Nothing
+here knows where requests go; a `Site` does. Slow heads and bodies are found by the sweep, which looks at `deadline`.
+
+A connection that ends while its client may still be sending is closed in one direction first and read on for a moment:
+closed at once, the kernel would answer the unread bytes with a reset, and the client might never see why it was refused.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
 WRITE_HIGH_BYTES = 64 * 1024
 PIPELINE_BYTES = 64 * 1024
+LINGER_SECONDS = 2.0  # for the client to stop sending
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _NONE = b""
 
@@ -49,6 +53,7 @@ class Downstream(asyncio.Protocol):
     """One client connection."""
 
     __slots__ = (
+        "_blocked",
         "_body_since",
         "_buffer",
         "_chunked",
@@ -74,6 +79,12 @@ class Downstream(asyncio.Protocol):
         self._read = 0
         self._body_since = 0.0
         self._closing = False
+        self._blocked = False  # the client does not take in what was written
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is under way or half read."""
+        return self.exchange is not None or (not self._closing and (self._head is not None or bool(self._buffer)))
 
     # --- asyncio.Protocol
 
@@ -85,29 +96,38 @@ class Downstream(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.site.connections.discard(self)
+        self._leave()
+
+    def eof_received(self) -> bool:
+        self._leave()  # a client that half-closes has left: close, and cancel what it asked for
+        self._end()
+        return False
+
+    def _leave(self) -> None:
         self._closing = True
         exchange = self.exchange
         if exchange is not None:
             self.exchange = None
             exchange.client_gone()
         self._buffer = _NONE
-        self._pieces = self._chunked = None
-
-    def eof_received(self) -> bool:
-        return False  # a client that half-closes has left: close, and cancel what it asked for
+        self._head = self._pieces = self._chunked = None
 
     def pause_writing(self) -> None:
+        self._blocked = True
         if self.exchange is not None:
             self.exchange.pause()
 
     def resume_writing(self) -> None:
+        self._blocked = False
         if self.exchange is not None:
             self.exchange.resume()
+        else:
+            self._next()
 
     def data_received(self, data: bytes) -> None:
         if self._closing:
             return
-        if self.exchange is not None:
+        if self.exchange is not None or (self._blocked and self._head is None):
             self._buffer += data
             if len(self._buffer) > PIPELINE_BYTES:
                 self.transport.pause_reading()
@@ -118,19 +138,24 @@ class Downstream(asyncio.Protocol):
         if self._buffer:
             data = self._buffer + data
             self._buffer = _NONE
-        self._start(data)
+            self._start(data, first=False)
+        else:
+            self._start(data, first=True)
 
     # --- reading one request
 
-    def _start(self, data: bytes) -> None:
+    def _start(self, data: bytes, *, first: bool) -> None:
         site = self.site
         try:
             head = parse_request(data, max_body_bytes=site.max_body_bytes)
             if head is None:
-                if not self._buffer and not self.deadline:
-                    self.deadline = site.clock() + site.head_seconds
                 self._buffer = data
+                if first:
+                    self.deadline = site.clock() + site.head_seconds
                 return
+            expect = head.fields.get(b"expect")
+            if expect is not None and head.http11 and expect.strip().lower() != b"100-continue":
+                raise Refusal(417, Outcome.BAD_REQUEST, "This expectation is not supported.", close=True)
             start = head.length
             end = start + head.content_length
             if head.content_length >= 0 and len(data) >= end:
@@ -150,13 +175,8 @@ class Downstream(asyncio.Protocol):
             self._chunked = ChunkedBody(site.max_body_bytes)
         else:
             self._pieces = []
-        expect = head.fields.get(b"expect")
-        if expect is not None and head.http11:
-            if expect.strip().lower() != b"100-continue":
-                self.refuse(Refusal(417, Outcome.BAD_REQUEST, "This expectation is not supported.", close=True))
-                return
-            if len(data) == start:
-                self.transport.write(CONTINUE)
+        if expect is not None and head.http11 and len(data) == start:
+            self.transport.write(CONTINUE)
         if len(data) > start:
             self._body(data[start:])
 
@@ -214,12 +234,24 @@ class Downstream(asyncio.Protocol):
 
     def refuse(self, refusal: Refusal, *, request_id: bytes = b"", keep_alive: bool = False, extra: bytes = b"") -> None:
         """Answers with an error; keeps the connection only where both the request's framing and its head allow it."""
-        keep = keep_alive and not refusal.close and not self.site.draining
         self.site.refused(refusal)
+        self.answer(refusal, request_id=request_id, keep_alive=keep_alive, extra=extra)
+
+    def answer(self, refusal: Refusal, *, request_id: bytes, keep_alive: bool, extra: bytes) -> None:
+        """`refuse` for a request that has been counted."""
+        keep = keep_alive and not refusal.close and not self.site.draining
         if self._closing:
             return
         self.transport.write(error_response(refusal, request_id, close=not keep, extra=extra))
-        self.finished(keep)
+        if keep:
+            self.finished(True)
+            return
+        self._end()
+        if self.transport.can_write_eof():
+            self.transport.resume_reading()
+            self.transport.write_eof()
+        else:
+            self.transport.close()
 
     def finished(self, keep_alive: bool) -> None:
         """The reply is out: go on with the next request, or close."""
@@ -230,37 +262,51 @@ class Downstream(asyncio.Protocol):
             self.close()
             return
         self.deadline = self.site.clock() + self.site.idle_seconds
-        if self._buffer:
+        if self._buffer and not self._blocked:
             asyncio.get_running_loop().call_soon(self._next)
 
     def _next(self) -> None:
-        if self._closing or self.exchange is not None or not self._buffer:
+        if self._closing or self._blocked or self.exchange is not None or self._head is not None or not self._buffer:
             return
         self.transport.resume_reading()
         data, self._buffer = self._buffer, _NONE
-        self.deadline = self.site.clock() + self.site.head_seconds
-        self._start(data)
+        self._start(data, first=True)
 
     def close(self) -> None:
         """Closes after what was written has gone out."""
-        self._closing = True
-        self._buffer = _NONE
-        self._head = None
-        self._pieces = self._chunked = None
+        self._end()
         self.transport.close()
 
-    def cut(self) -> None:
-        """Ends the connection so that the client sees its reply is not whole."""
+    def cut(self, *, reset: bool = False) -> None:
+        """Ends the connection so that the client sees its reply is not whole; by a reset where its end is the reply's end."""
+        self._end()
+        if reset:
+            self.transport.abort()
+        else:
+            self.transport.close()
+
+    def _end(self) -> None:
+        """Nothing more is read; what was written goes out as long as the client takes it in."""
         self._closing = True
         self.exchange = None
-        self.transport.close()
+        self._buffer = _NONE
+        self._head = self._pieces = self._chunked = None
+        self._read = self.transport.get_write_buffer_size()
+        self.deadline = self.site.clock() + (self.site.body_seconds if self._read else LINGER_SECONDS)
 
     # --- the sweep
 
     def expire(self, now: float) -> None:
         """Called by the sweep when `deadline` has passed."""
         self.deadline = 0.0
-        if self._head is not None or self._buffer:
+        if self._closing:
+            left = self.transport.get_write_buffer_size()
+            if left < self._read:
+                self._read = left
+                self.deadline = now + self.site.body_seconds
+            else:
+                self.transport.abort()
+        elif self._head is not None or self._buffer:
             what = "body" if self._head is not None else "head"
             self.refuse(
                 Refusal(
@@ -269,6 +315,3 @@ class Downstream(asyncio.Protocol):
             )
         elif self.exchange is None:
             self.close()
-        if self.transport.is_closing() and now:
-            # Whatever the client does not take in does not keep the connection.
-            asyncio.get_running_loop().call_later(1.0, self.transport.abort)

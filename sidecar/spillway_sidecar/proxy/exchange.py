@@ -40,6 +40,9 @@ _FRAMING_LINES: Final = re.compile(rb"(?im)^(?:content-length|transfer-encoding)
 _STATUS_LINES: Final = {status.value: b"HTTP/1.1 %d %s\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
 _USAGE: Final = re.compile(rb'"prompt_tokens"\s*+:\s*+([0-9]{1,9})(?:[^}]*?"completion_tokens"\s*+:\s*+([0-9]{1,9}))?')
 _FINISHED: Final = re.compile(rb'"finish_reason"\s*+:\s*+"')
+_DONE: Final = re.compile(rb"(?:\A|[\r\n])data: ?+\[DONE\]")
+_CHUNK_LINES: Final = re.compile(rb"\r\n[0-9A-Fa-f]{1,8}+(?:[ \t]*+;[^\r\n]*+)?+\r\n")
+_TOLD: Final = b'"code":"stream_interrupted"'
 
 # What a client's request passes on besides what we write ourselves.
 PASSED: Final = (b"accept", b"user-agent", b"traceparent", b"tracestate")
@@ -54,7 +57,7 @@ class Exchange:
 
     __slots__ = (
         "_dialling", "_head_out", "_idle_since", "_length", "_tail", "_touched", "client", "deadline", "events", "first_byte_at", "http11", "keep_alive",
-        "output_events", "passed", "request_id", "site", "started", "state", "status", "target", "unframed", "upstream",
+        "output_events", "partial", "passed", "request_id", "site", "started", "state", "status", "target", "unframed", "upstream",
     )  # fmt: skip
 
     site: Any
@@ -75,6 +78,7 @@ class Exchange:
         self.first_byte_at = 0.0
         self.events = False  # the reply is an SSE stream
         self.unframed = False  # an HTTP/1.0 client: chunked framing is taken off
+        self.partial = False  # the start of a chunk has gone out, and its end has not
         self.output_events = 0
         self._tail = _NONE
         self._touched = False
@@ -123,7 +127,7 @@ class Exchange:
         try:
             async with asyncio.timeout(self.site.connect_seconds):
                 upstream = await target.dial()
-        except OSError:  # TimeoutError is one
+        except (OSError, ValueError):  # TimeoutError is one; a host that is no name is a ValueError
             if self.state == CONNECTING and self.target is target:
                 self._dialling = None
                 self.failed(Outcome.CONNECT, reused=False)
@@ -131,6 +135,9 @@ class Exchange:
         self._dialling = None
         if self.state != CONNECTING or self.target is not target:
             upstream.abort()
+            return
+        if upstream.transport.is_closing():
+            self.failed(Outcome.RESET, reused=False)
             return
         self.upstream = upstream
         self.state = WAITING
@@ -154,11 +161,13 @@ class Exchange:
         fields = head.fields
         blob = head.raw_fields
         if not _DROPPED.isdisjoint(fields):
-            blob = _DROPPED_LINES.sub(_NONE, blob)
+            blob = _without_nominated(_DROPPED_LINES.sub(_NONE, blob), fields.get(b"connection", _NONE))
         content_type = fields.get(b"content-type")
         self.events = content_type is not None and content_type[:17].lower() == b"text/event-stream"
         closing = _NONE if self.keep_alive and not self.site.draining else b"connection: close\r\n"
         length = self._length = head.content_length
+        if head.status in {204, 304}:
+            blob = _FRAMING_LINES.sub(_NONE, blob)
         if length == -2:
             if self.http11:
                 closing += b"transfer-encoding: chunked\r\n"
@@ -212,20 +221,19 @@ class Exchange:
 
     def completed(self, data: bytes, boundary: int | None = None) -> None:
         """The reply has ended as its framing says. `data` is its rest; `boundary` the offset of the last chunk in it."""
+        self.upstream = None  # before anything is written: the connection may be idle by now, and not ours to pause
         if self.events and not self._whole_stream(data):
-            self.upstream = None
             if self._head_out and not data[:boundary]:
                 self.failed(Outcome.RESET, reused=False)
                 return
             if data[:boundary]:
                 self.relay(data[:boundary])
-            self._interrupt(Outcome.INTERRUPTED, at_boundary=True)
+            self._interrupt(Outcome.INTERRUPTED)
             return
         if data or self._head_out:
             self.relay(data) if data else self._head_only()
         if self._length == -2 and self.http11:
             self.client.transport.write(b"0\r\n\r\n")
-        self.upstream = None
         self._over(_OK if self.status < 400 else Outcome.UPSTREAM_ERROR)
         self.client.finished(self.keep_alive and self.http11)
 
@@ -240,7 +248,12 @@ class Exchange:
         if self.status >= 400:
             return True
         tail = self._tail + data[-TAIL_BYTES:]
-        return b"[DONE]" in tail or _FINISHED.search(tail) is not None
+        if _DONE.search(tail) is not None or _FINISHED.search(tail) is not None:
+            return True
+        if self._length != -1 or self.unframed:
+            return False
+        tail = _CHUNK_LINES.sub(_NONE, tail)  # a chunk may end inside the very word
+        return _DONE.search(tail) is not None or _FINISHED.search(tail) is not None
 
     def lost(self, upstream: Upstream, outcome: Outcome) -> None:
         """The connection broke, or what came on it was no HTTP."""
@@ -248,22 +261,28 @@ class Exchange:
             return
         self.upstream = None
         if self.state == STREAMING:
-            self._interrupt(Outcome.INTERRUPTED, at_boundary=True)
+            self._interrupt(Outcome.INTERRUPTED)
         else:
             self.failed(outcome, reused=upstream.used and not upstream.answered)
 
-    def _interrupt(self, outcome: Outcome, *, at_boundary: bool) -> None:
-        """Ends a reply that broke off after its first byte, so that the client can tell."""
+    def _interrupt(self, outcome: Outcome) -> None:
+        """Ends a reply that broke off after its first byte, so that the client can tell: by an event where one fits, else by a cut."""
         self._over(outcome)
-        if self.events and at_boundary and self._tail.endswith((b"\n\r\n", b"\n\n")):
-            event = interrupted_event(outcome)
-            if self.http11 and self._length < 0:
-                self.client.transport.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(event), event))
+        sent = self._tail
+        if self._length == -1 and self.http11:
+            sent = _NONE if self.partial else sent[:-2]  # the payload of the last chunk
+        if self.events and self._length < 0 and sent.endswith((b"\n\n", b"\r\n\r\n", b"\r\r")):
+            told = _TOLD in sent  # by a proxy behind us
+            event = _NONE if told else interrupted_event(outcome)
+            if self.http11:
+                self.client.transport.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(event), event) if event else b"0\r\n\r\n")
                 self.client.finished(self.keep_alive)
                 return
-            if self._length < 0:
+            if event:
                 self.client.transport.write(event)
-        self.client.cut()
+            self.client.cut()
+            return
+        self.client.cut(reset=self._length < 0 and not self.http11)
 
     # --- the client's events
 
@@ -292,7 +311,7 @@ class Exchange:
             return
         self.let_go()
         self._over(refusal.outcome)
-        self.client.refuse(refusal, request_id=self.request_id, keep_alive=self.keep_alive, extra=extra)
+        self.client.answer(refusal, request_id=self.request_id, keep_alive=self.keep_alive, extra=extra)
 
     def _over(self, outcome: Outcome) -> None:
         self.state = OVER
@@ -311,7 +330,7 @@ class Exchange:
             self._idle_since = now
         elif now - self._idle_since > self.idle_limit() and not self.client.transport.get_write_buffer_size():
             self.let_go()
-            self._interrupt(Outcome.STREAM_IDLE_TIMEOUT, at_boundary=True)
+            self._interrupt(Outcome.STREAM_IDLE_TIMEOUT)
 
     def idle_limit(self) -> float:
         """Seconds a stream may be silent."""
@@ -334,6 +353,15 @@ class Exchange:
             return None, None
         prompt, completion = found.groups()
         return int(prompt), None if completion is None else int(completion)
+
+
+def _without_nominated(blob: bytes, connection: bytes) -> bytes:
+    """The head's lines without those that its Connection header names as hop by hop; its framing is not to be named."""
+    for name in connection.lower().split(b","):
+        name = name.strip()  # noqa: PLW2901
+        if name and name not in {b"close", b"keep-alive", b"content-length", b"transfer-encoding"}:
+            blob = re.sub(rb"(?im)^" + re.escape(name) + rb":[^\r]*\r\n", _NONE, blob)
+    return blob
 
 
 def _passed(fields: Fields) -> bytes:

@@ -16,55 +16,32 @@ class FramingError(ValueError):
 class ChunkedBody:
     """Collects a chunked request body. `feed` returns None while more is to come, else what follows the body."""
 
-    __slots__ = ("_buffer", "_pieces", "_size", "max_bytes")
+    __slots__ = ("_body", "_cursor", "max_bytes")
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
-        self._buffer = b""
-        self._pieces: list[bytes] = []
-        self._size = 0
+        self._body = bytearray()
+        self._cursor = ChunkCursor()
 
     @property
     def size(self) -> int:
         """Body bytes so far."""
-        return self._size
+        return len(self._body)
 
     def body(self) -> bytes:
         """The decoded body."""
-        return b"".join(self._pieces)
+        return bytes(self._body)
 
     def feed(self, data: bytes) -> bytes | None:
         """Raises `FramingError` for bad framing, `OverflowError` when the body passes its limit."""
-        data = self._buffer + data
-        position = 0
-        while True:
-            match = _SIZE_LINE.match(data, position)
-            if match is None:
-                if len(data) - position > _MAX_SIZE_LINE or b"\n" in data[position:]:
-                    raise FramingError("bad chunk size line")
-                break
-            size = int(match.group(1), 16)
-            if self._size + size > self.max_bytes:
-                raise OverflowError
-            start = match.end()
-            if size == 0:
-                if data.startswith(b"\r\n", start):
-                    return data[start + 2 :]
-                if len(data) - start >= 2:
-                    raise FramingError("trailers are not accepted")
-                break
-            end = start + size
-            if len(data) < end + 2:
-                if len(data) > end and data[end] != 0x0D:
-                    raise FramingError("chunk data is longer than its size")
-                break
-            if data[end : end + 2] != b"\r\n":
-                raise FramingError("chunk data is longer than its size")
-            self._pieces.append(data[start:end])
-            self._size += size
-            position = end + 2
-        self._buffer = data[position:]
-        return None
+        slices: list[tuple[int, int]] = []
+        cursor = self._cursor
+        end = cursor.advance(data, slices)
+        for start, stop in slices:
+            self._body += data[start:stop]
+        if len(self._body) + cursor.left > self.max_bytes:
+            raise OverflowError
+        return data[end:] if cursor.done else None
 
 
 class ChunkCursor:
@@ -82,6 +59,11 @@ class ChunkCursor:
         self._line = b""
         self.boundary = 0
         self.done = False
+
+    @property
+    def left(self) -> int:
+        """Payload bytes that the chunk under way still announces."""
+        return self._left
 
     @property
     def whole(self) -> bool:
@@ -105,6 +87,7 @@ class ChunkCursor:
                     return size
                 if slices is not None:
                     slices.append((position, position + left))
+                self._left = 0
                 position += left
                 if data.startswith(b"\r\n", position):
                     position += 2

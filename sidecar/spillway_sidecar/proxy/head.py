@@ -18,12 +18,14 @@ from spillway_sidecar.proxy.errors import Outcome, Refusal, malformed
 MAX_HEAD_BYTES: Final = 32 * 1024
 MAX_TARGET_BYTES: Final = 8 * 1024
 MAX_FIELDS: Final = 100
+MAX_LENGTH_DIGITS: Final = 15
 
 _NAME: Final = rb"[!#$%&'*+.^`|~0-9A-Za-z-]++"
-_FIELDS: Final = rb"((?:" + _NAME + rb":[ \t]*+[\x20-\x7e\t]*+\r\n)*+)\r\n"
+_FIELDS: Final = rb"((?:" + _NAME + rb":[\x20-\x7e\t]*+\r\n)*+)\r\n"
 _REQUEST: Final = re.compile(rb"([A-Z]{1,16}+) ([\x21-\x7e]++) HTTP/1\.([01])\r\n" + _FIELDS)
-_RESPONSE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\x20-\x7e\t\x80-\xff]*+)?+\r\n" + _FIELDS)
-_FIELD: Final = re.compile(rb"(" + _NAME + rb"):[ \t]*+([^\r]*+)\r\n")
+# Servers outside are not ours to mend: `_` in names and bytes above ASCII in values mean no harm in a reply.
+_REPLY_FIELDS: Final = rb"((?:[_!#$%&'*+.^`|~0-9A-Za-z-]++:[ \t]*+[\x20-\x7e\t\x80-\xff]*+\r\n)*+)\r\n"
+_RESPONSE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\x20-\x7e\t\x80-\xff]*+)?+\r\n" + _REPLY_FIELDS)
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?#@]++)(/[^#]*+)?+\Z", re.IGNORECASE)
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+,;=-]*+|\[[0-9A-Fa-f:.]++\])(?::[0-9]{1,5}+)?+\Z")
 
@@ -35,7 +37,10 @@ SINGLETONS: Final = frozenset(
     )
 )  # fmt: skip
 
-Fields = dict[bytes, bytes]
+_BODILESS: Final = (204, 304)
+_CRLF: Final = b"\r\n"
+
+Fields = dict[bytes, bytes]  # values without the white space around them
 
 
 class RequestHead(msgspec.Struct, gc=False):
@@ -72,37 +77,59 @@ def parse_request(data: bytes, *, max_body_bytes: int) -> RequestHead | None:
     if length > MAX_HEAD_BYTES:
         raise _too_large()
     fields: Fields = {}
-    for name, value in _FIELD.findall(blob):
-        name = name.lower()  # noqa: PLW2901 - the loop runs for each field of each request
-        if name in fields:
-            if name in SINGLETONS:
-                raise malformed(f"The header '{name.decode()}' is given more than once.")
-            value = fields[name] + b", " + value  # noqa: PLW2901
-        fields[name] = value
+    lines = blob.split(_CRLF)
+    lines.pop()
+    for line in lines:
+        name, _, value = line.partition(b":")
+        fields[name.lower()] = value.strip()
+    if len(fields) != len(lines):
+        fields = _joined(lines)
     if len(fields) > MAX_FIELDS:
         raise _too_large()
     if target[0] != 0x2F or len(target) > MAX_TARGET_BYTES:
         target = _origin_form(target, fields)
-    http11 = minor == b"1"
-    content_length = 0
     get = fields.get
+    http11 = minor == b"1"
     declared = get(b"content-length")
-    if declared is not None:
+    if declared is None or b"transfer-encoding" in fields:
+        content_length = _unsized(fields, http11)
+    else:
         content_length = int(declared) if declared.isdigit() and len(declared) < 10 else _length(declared)
         if content_length > max_body_bytes:
             raise body_too_large(max_body_bytes)
-        if b"transfer-encoding" in fields:
-            raise malformed("Content-Length and Transfer-Encoding exclude each other.")
-    elif b"transfer-encoding" in fields:
-        if not http11 or fields[b"transfer-encoding"].rstrip(b" \t").lower() != b"chunked":
-            raise malformed("Transfer-Encoding must be exactly 'chunked', and HTTP/1.1.")
-        content_length = -1
     host = get(b"host")
     if host not in _good_hosts:
         _check_host(host, http11)
     connection = get(b"connection")
     keep_alive = http11 and (connection is None or b"close" not in connection.lower())
     return RequestHead(method, target, http11, fields, length, content_length, keep_alive)
+
+
+def _joined(lines: list[bytes]) -> Fields:
+    """The fields of a head that has some more than once."""
+    fields: Fields = {}
+    for line in lines:
+        name, _, value = line.partition(b":")
+        name = name.lower()
+        value = value.strip()
+        if name in fields:
+            if name in SINGLETONS:
+                raise malformed(f"The header '{name.decode()}' is given more than once.")
+            value = fields[name] + b", " + value
+        fields[name] = value
+    return fields
+
+
+def _unsized(fields: Fields, http11: bool) -> int:
+    """The length of a body that Content-Length alone does not tell: none at all, or chunked."""
+    coding = fields.get(b"transfer-encoding")
+    if coding is None:
+        return 0
+    if b"content-length" in fields:
+        raise malformed("Content-Length and Transfer-Encoding exclude each other.")
+    if not http11 or coding.lower() != b"chunked":
+        raise malformed("Transfer-Encoding must be exactly 'chunked', and HTTP/1.1.")
+    return -1
 
 
 _good_hosts: set[bytes | None] = set()  # those that passed; a client sends the same one again and again
@@ -113,7 +140,7 @@ def _check_host(host: bytes | None, http11: bool) -> None:
         if http11:
             raise malformed("The header 'host' is missing.")
         return
-    if not _HOST.match(host.rstrip(b" \t")):
+    if not _HOST.match(host):
         raise malformed("The header 'host' is not a host and port.")
     if len(_good_hosts) < 256:
         _good_hosts.add(host)
@@ -127,37 +154,59 @@ def parse_response(data: bytes) -> ResponseHead | None:
             raise ValueError("malformed response head")
         return None
     minor, digits, blob = match.groups()
-    if match.end() > MAX_HEAD_BYTES:
+    length = match.end()
+    if length > MAX_HEAD_BYTES:
         raise ValueError("response head too large")
     status = int(digits)
     fields: Fields = {}
-    for name, value in _FIELD.findall(blob):
-        name = name.lower()  # noqa: PLW2901
+    lines = blob.split(_CRLF)
+    lines.pop()
+    for line in lines:
+        name, _, value = line.partition(b":")
+        fields[name.lower()] = value.strip()
+    if len(fields) != len(lines):
+        fields = _joined_reply(lines)
+    http11 = minor == b"1"
+    declared = fields.get(b"content-length")
+    if declared is None or status < 200 or status in _BODILESS or b"transfer-encoding" in fields:
+        content_length = _unsized_reply(status, fields, http11)
+    elif declared.isdigit() and len(declared) <= MAX_LENGTH_DIGITS:
+        content_length = int(declared)
+    else:
+        raise ValueError("bad content-length")
+    connection = fields.get(b"connection")
+    keep_alive = http11 and content_length != -2 and (connection is None or b"close" not in connection.lower())
+    return ResponseHead(status, fields, blob, length, content_length, keep_alive)
+
+
+def _joined_reply(lines: list[bytes]) -> Fields:
+    """The fields of a reply's head that has some more than once."""
+    fields: Fields = {}
+    for line in lines:
+        name, _, value = line.partition(b":")
+        name = name.lower()
+        value = value.strip()
         if name in fields:
             if name in (b"content-length", b"transfer-encoding"):
                 raise ValueError("repeated framing header")
-            value = fields[name] + b", " + value  # noqa: PLW2901
+            value = fields[name] + b", " + value
         fields[name] = value
+    return fields
+
+
+def _unsized_reply(status: int, fields: Fields, http11: bool) -> int:
+    """The length of a reply's body that Content-Length alone does not tell: none, chunked, or until the connection closes."""
     declared = fields.get(b"content-length")
     coding = fields.get(b"transfer-encoding")
-    if status < 200 or status in (204, 304):
-        content_length = 0
+    if status < 200 or status in _BODILESS:
         if status < 200 and (declared is not None or coding is not None):
             raise ValueError("interim response with a body")
-    elif coding is not None:
-        if declared is not None or minor != b"1" or coding.rstrip(b" \t").lower() != b"chunked":
-            raise ValueError("bad transfer-encoding")
-        content_length = -1
-    elif declared is not None:
-        try:
-            content_length = _length(declared)
-        except Refusal:
-            raise ValueError("bad content-length") from None
-    else:
-        content_length = -2
-    connection = fields.get(b"connection")
-    keep_alive = minor == b"1" and content_length != -2 and (connection is None or b"close" not in connection.lower())
-    return ResponseHead(status, fields, blob, match.end(), content_length, keep_alive)
+        return 0
+    if coding is None:
+        return -2
+    if declared is not None or not http11 or coding.lower() != b"chunked":
+        raise ValueError("bad transfer-encoding")
+    return -1
 
 
 def body_too_large(max_body_bytes: int) -> Refusal:
@@ -171,9 +220,15 @@ def _too_large() -> Refusal:
     return Refusal(431, Outcome.BAD_REQUEST, "The request's header fields are too large.", code="headers_too_large", close=True)
 
 
+def _too_long(data: bytes) -> Refusal:
+    """For a head that passes its limit: 414 when it is the first line that is too long, else 431."""
+    if 0 <= data.find(b"\r\n") <= MAX_TARGET_BYTES:
+        return _too_large()
+    return Refusal(414, Outcome.BAD_REQUEST, "The request target is too long.", code="uri_too_long", close=True)
+
+
 def _length(value: bytes) -> int:
-    value = value.rstrip(b" \t")
-    if not value.isdigit() or len(value) > 15:
+    if not value.isdigit() or len(value) > MAX_LENGTH_DIGITS:
         raise malformed("Content-Length must be a plain number.")
     return int(value)
 
@@ -184,7 +239,7 @@ def _origin_form(target: bytes, fields: Fields) -> bytes:
     match = _ABSOLUTE.match(target)
     if match is None:
         raise malformed("The request target must be a path.")
-    if match.group(1).lower() != fields.get(b"host", b"").rstrip(b" \t").lower():
+    if match.group(1).lower() != fields.get(b"host", b"").lower():
         raise malformed("The request target names another host.")
     return match.group(2) or b"/"
 
@@ -195,12 +250,9 @@ _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 def _never(data: bytes) -> None:
     """Decides between "more to come" and "never": raises `Refusal` for the latter, in words that tell what is wrong."""
     end = data.find(b"\r\n\r\n")
-    if end < 0:
+    if end < 0 or end + 4 > MAX_HEAD_BYTES:
         if len(data) > MAX_HEAD_BYTES:
-            first_line = data.find(b"\r\n")
-            if first_line < 0 or first_line > MAX_TARGET_BYTES:
-                raise Refusal(414, Outcome.BAD_REQUEST, "The request line is too long.", code="uri_too_long", close=True)
-            raise _too_large()
+            raise _too_long(data)
         if _BARE_LF.search(data):
             raise malformed("Lines must end with CRLF.")
         if data[0] in b"\r\n" or not data[:1].isupper():

@@ -258,7 +258,7 @@ class InboundExchange(Exchange):
             return
         if self.state == STREAMING:
             self.let_go()
-            self._interrupt(Outcome.REQUEST_TIMEOUT, at_boundary=True)
+            self._interrupt(Outcome.REQUEST_TIMEOUT)
         else:
             self.refuse(
                 Refusal(504, Outcome.REQUEST_TIMEOUT, "The engine did not answer in time.", code="timeout"), self.site.load_line()
@@ -270,13 +270,7 @@ class InboundExchange(Exchange):
         """Gives the place back; the next in the queue starts."""
         site = self.site
         site.now = site.clock()
-        if (
-            outcome is Outcome.OK
-            or outcome is Outcome.UPSTREAM_ERROR
-            or outcome is Outcome.CLIENT_GONE
-            or outcome is Outcome.INTERRUPTED
-        ):
-            site.outcomes[outcome] = site.outcomes.get(outcome, 0) + 1
+        site.outcomes[outcome] = site.outcomes.get(outcome, 0) + 1
         completion = self.usage()[1]
         site.output_tokens_total += max(0, self.output_events - 2) if completion is None else completion
         if self._entered:

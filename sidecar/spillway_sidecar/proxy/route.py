@@ -136,13 +136,10 @@ class RouteSite:
         rule = route.rule_for(facts, head.fields)
         if rule is None:
             self.stats.refuse(route.name, Outcome.NO_RULE)
-            raise Refusal(
-                404,
-                Outcome.NO_RULE,
-                f"No rule of the model '{facts.model}' takes this request.",
-                param="model",
-                code="no_matching_rule",
-            )
+            message = f"No rule of the model '{facts.model}' takes this request."
+            refusal = Refusal(404, Outcome.NO_RULE, message, param="model", code="no_matching_rule")
+            client.answer(refusal, request_id=request_id, keep_alive=head.keep_alive, extra=b"")
+            return
         RouteExchange(self, client, head, request_id, now, facts, body, route, rule).begin()
 
     def refused(self, refusal: Refusal) -> None:
@@ -237,7 +234,11 @@ class RouteExchange(Exchange):
 
     def begin(self) -> None:
         """First attempt, or the answer that there is nowhere to go."""
-        choice = self._choose()
+        try:
+            choice = self._choose()
+        except Refusal as refusal:
+            self.refuse(refusal)
+            return
         if choice is None:
             self._nowhere()
         else:
@@ -348,12 +349,13 @@ class RouteExchange(Exchange):
         """Errors that another endpoint may not have go elsewhere while that is allowed."""
         if _LOAD_HEADER in head.fields:
             self._take_load(head)
+        self._serial += 1  # a final answer without an interim one is an answer too
         status = head.status
         if status < 400:
             return True
         if status in RETRYABLE_STATUSES:
             self.let_go()
-            refused = head.fields.get(_ADMISSION_HEADER) == _REFUSED
+            refused = head.fields.get(_ADMISSION_HEADER) == _REFUSED and self.target is not None and self.target.inbound
             self._attempt_failed(
                 Outcome.OVERLOADED if status == 429 else Outcome.UPSTREAM_ERROR, blame=not refused and status != 429, status=status
             )
@@ -371,6 +373,7 @@ class RouteExchange(Exchange):
         """The attempt ended without a reply."""
         target = self.target
         if reused and target is not None and not self._fresh and self.backend is not None:
+            self.site.now = self.site.clock()
             target.done(self.cost)
             target.close_idle()
             self._go((self.backend, target, []), fresh=True)
@@ -412,10 +415,20 @@ class RouteExchange(Exchange):
             )
         elif outcome in {Outcome.FIRST_TOKEN_TIMEOUT, Outcome.REQUEST_TIMEOUT}:
             self.refuse(Refusal(504, outcome, "The model's server did not answer in time.", code="timeout"))
+        elif outcome in {Outcome.CONNECT, Outcome.ADMISSION_TIMEOUT}:
+            self.refuse(
+                Refusal(
+                    503,
+                    outcome,
+                    "Nothing that serves this model can be reached.",
+                    code="no_endpoint",
+                    retry_after=RETRY_AFTER_SECONDS,
+                )
+            )
         else:
             self.refuse(
                 Refusal(
-                    502, outcome, "The model's server could not be reached or broke the connection.", code="upstream_unreachable"
+                    502, outcome, "The model's server broke the connection or its answer is malformed.", code="upstream_unreachable"
                 )
             )
 
@@ -432,7 +445,7 @@ class RouteExchange(Exchange):
         if value is not None and self.target is not None and self.target.inbound:
             load = decode_load(value)
             if load is not None:
-                self.target.report(load, self.site.now)
+                self.target.report(load, self.site.clock())
 
     def reply_fields(self, head: ResponseHead) -> bytes:
         """The request's id; an error's origin."""
@@ -462,7 +475,7 @@ class RouteExchange(Exchange):
         outcome = Outcome.REQUEST_TIMEOUT if whole else Outcome.FIRST_TOKEN_TIMEOUT
         if self.state == STREAMING:
             self.let_go()
-            self._interrupt(outcome, at_boundary=True)
+            self._interrupt(outcome)
         elif self.state in {CONNECTING, WAITING}:
             self.let_go()
             self._attempt_failed(outcome, blame=True)

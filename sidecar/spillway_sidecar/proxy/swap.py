@@ -105,8 +105,7 @@ class Swapper:
                 if external is not None and external.tls:
                     target.tls = self._tls()
                     target.server_name = external.host
-            if endpoint.draining or not endpoint.inbound:
-                target.mark(draining=endpoint.draining)  # else the sidecar's own word stands
+            target.mark(draining=endpoint.draining)
             target.limit(cluster.limits.max_concurrency, cluster.limits.max_queue)
             self._arm(target, cluster)
             targets.append(target)

@@ -223,11 +223,14 @@ class Upstream(asyncio.Protocol):
             self._broken(exchange)
             return
         if slices is not None:
+            rest = len(data) - end
             data = _NONE.join([data[a:b] for a, b in slices])
             if cursor.done:
+                if rest:
+                    self._keep = False
                 self._release(exchange)
                 exchange.completed(data)
-            else:
+            elif data:
                 exchange.relay(data)
             return
         if cursor.done:
@@ -244,9 +247,12 @@ class Upstream(asyncio.Protocol):
             if boundary:
                 self._held = data[boundary:]
                 data = data[:boundary]
+                exchange.partial = False
             else:
                 self._held = held + data
                 return
+        else:
+            exchange.partial = not cursor.whole
         exchange.relay(held + data if held else data)
 
     def _finish(self, exchange: Exchange, extra: bytes) -> None:

@@ -2,6 +2,9 @@
 
 With up to `SCAN_ALL` endpoints all are compared; above, `SAMPLE` are drawn. Greedy choice among all is safe here because
 every router's score counts its own sends at once and multiplies them by the number of routers.
+
+An endpoint that was down, or away by its own word, is due for one probe when its time is over: the next request that has
+been nowhere yet goes there whatever the scores are, since by its score it might never be chosen again.
 """
 
 from __future__ import annotations
@@ -33,9 +36,9 @@ Candidate = tuple[str, float | Eliminated]
 
 
 def eliminate(endpoint: EndpointState, tried: Collection[object], routers: int, now: float) -> Eliminated | None:
-    """The filter that takes the endpoint out, or None. A down endpoint gets one probe at a time once its time is over."""
+    """The filter that takes the endpoint out, or None. One that is shut for a time gets one probe at a time when it is over."""
     if endpoint.shut:
-        if endpoint.draining:
+        if endpoint.draining or now < endpoint.away_until:
             return Eliminated.DRAINING
         if endpoint.blocked:
             return Eliminated.BLOCKED
@@ -97,6 +100,8 @@ def _best(
         score = (1.0 + (endpoint.guarded_tokens(routers, now) + cost) / endpoint.knee_tokens) * endpoint.factor
         if candidates is not None:
             candidates.append((endpoint.id, score))
+        if endpoint.shut and not tried:
+            return endpoint  # due for its probe
         if best is None or score < best_score:
             best, best_score, ties = endpoint, score, 1
         elif score == best_score:
