@@ -25,9 +25,11 @@ from spillway_operator.discovery.updates import Updates, in_scope, text_frame
 from spillway_operator.snapshot.ports import NodeSync, StreamListener, Synced
 from spillway_operator.snapshot.state import SnapshotState, differing
 from spillway_wire.messages import FaultReason, Node, Ping, Report, decode_from_proxy, encode
+from spillway_wire.names import Role
 from spillway_wire.snapshot import ResourceKey
 
 BATCH_SECONDS: Final = 0.05
+ROUTING_SECONDS: Final = 10.0  # a sidecar that routed nothing for so long shares nothing with the others
 FAN_OUT_SLICE: Final = 250  # proxies written to in one turn of the loop: a few ms
 
 _log = logging.getLogger(__name__)
@@ -88,9 +90,12 @@ class Hub:
         self._updates = Updates()
         self._links: dict[Link, None] = {}  # in the order they came
         self._nodes: dict[str, Link] = {}
-        self._live: set[str] = set()  # ids of nodes with a route listener that takes requests
+        self._live: dict[str, Role] = {}  # nodes that take requests
+        self._routers: int | None = None
+        self._routed: dict[str, float] = {}  # when a sidecar's own route listener was last seen at work
         self._listener: StreamListener | None = None
         self._published: SnapshotState | None = None
+        self._batch: list[SnapshotState] = []
         self._flush_due = False
         self._behind: deque[Link] = deque()
         self._telling = False
@@ -106,6 +111,7 @@ class Hub:
     def publish(self, state: SnapshotState) -> None:
         """`state` goes out with whatever else is published within the next 50 ms."""
         self._published = state
+        self._batch.append(state)
         if not self._flush_due:
             self._flush_due = True
             self._schedule(BATCH_SECONDS, self.flush)
@@ -172,7 +178,10 @@ class Hub:
         if outcome is Event.REPORTED:
             self._counts.reports += 1
             if self._listener is not None and isinstance(message, Report):
-                self._listener.on_report(_node_of(link.session), message, now)
+                node = _node_of(link.session)
+                if node.role is Role.SIDECAR and (message.demand or message.traffic):
+                    self._routed[node.id] = now
+                self._listener.on_report(node, message, now)
             return
         if outcome is Event.PONGED:
             return
@@ -195,7 +204,8 @@ class Hub:
         node = link.session.node
         if node is not None and self._nodes.get(node.id) is link:
             del self._nodes[node.id]
-            self._live.discard(node.id)
+            self._live.pop(node.id, None)
+            self._routers = None
             self._tell()
 
     def close(self, link: Link, reason: CloseReason) -> None:
@@ -213,6 +223,7 @@ class Hub:
     def tick(self) -> None:
         """Deadlines and pings. All pings of one tick are the same bytes."""
         now = self._clock()
+        self._routers = None
         if self._settle_at is not None and now >= self._settle_at:
             self._settle(now)
         ping: bytes | None = None
@@ -225,7 +236,7 @@ class Hub:
                 continue
             if ping is None:
                 self._ping_id += 1
-                ping = text_frame(encode(Ping(id=self._ping_id, routers=max(1, len(self._live)))))
+                ping = text_frame(encode(Ping(id=self._ping_id, routers=self.routers())))
             # Half to one and a half intervals: streams that began together do not stay together.
             next_ping_at = now + self._limits.ping_seconds * (0.5 + self._rng.random())
             link.session.pinged(self._ping_id, next_ping_at, now)
@@ -235,13 +246,15 @@ class Hub:
     def flush(self) -> None:
         """What was published is the newest; offer it to every proxy that is not busy with another."""
         self._flush_due = False
-        if self._published is None:
+        if not self._batch:
             return
         if self._settle_at is None and not self._updates.settled:
             self._settle_at = self._clock() + self._settle_seconds
             if self._settle_seconds <= 0:
                 self._settle(self._clock())
-        self._updates.advance(self._published)
+        for state in self._batch:  # only the last goes out; the others tell what was taken away on purpose
+            self._updates.advance(state)
+        self._batch.clear()
         fanning_out = bool(self._behind)
         self._behind = deque(self._nodes.values())
         if not fanning_out:
@@ -280,7 +293,7 @@ class Hub:
         if not link.open or current is None or not link.session.wants(current.version):
             return
         session = link.session
-        frame = self._updates.frame(session.held, _node_of(session).namespace, len(self._live))
+        frame = self._updates.frame(session.held, _node_of(session).namespace, self.routers())
         if frame is None:
             return
         session.offer(frame.version, frame.nonce, full=frame.full, now=now)
@@ -289,13 +302,25 @@ class Hub:
         self._counts.updates_full += frame.full
         self._counts.update_bytes += len(frame.wire)
 
+    def routers(self) -> int:
+        """Who shares the endpoints: every gateway, and the sidecars whose own pods send requests through them. At least one.
+
+        Counted once a tick and after each change of who is there, not for each frame.
+        """
+        if self._routers is None:
+            idle_since = self._clock() - ROUTING_SECONDS
+            self._routed = {node_id: at for node_id, at in self._routed.items() if at > idle_since}
+            self._routers = sum(role is Role.GATEWAY or node_id in self._routed for node_id, role in self._live.items())
+        return max(1, self._routers)
+
     def _enliven(self, link: Link) -> None:
-        """Every proxy has a route listener; a draining one takes nothing."""
+        """A draining proxy takes nothing."""
         node_id = _node_of(link.session).id
         if link.session.draining:
-            self._live.discard(node_id)
+            self._live.pop(node_id, None)
         else:
-            self._live.add(node_id)
+            self._live[node_id] = _node_of(link.session).role
+        self._routers = None
 
     def _tell(self) -> None:
         if not self._telling:
@@ -321,7 +346,7 @@ class Hub:
         return {
             "connections": len(self._links),
             "nodes": len(self._nodes),
-            "routers": len(self._live),
+            "routers": self.routers(),
             "offered": sum(link.session.offered is not None for link in self._nodes.values()),
             "refusing": sum(link.session.refusal is not None for link in self._nodes.values()),
             "opened_total": counts.opened,

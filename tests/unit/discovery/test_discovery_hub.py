@@ -11,6 +11,7 @@ from spillway_operator.discovery.hub import FAN_OUT_SLICE, Hub, Link
 from spillway_operator.discovery.session import CloseReason, Limits
 from spillway_operator.snapshot.ports import SnapshotPublisher
 from spillway_operator.snapshot.state import SnapshotState, encode
+from spillway_wire.loads import Demand
 from spillway_wire.messages import (
     Ack,
     Bye,
@@ -44,7 +45,7 @@ class Transport:
         self.closed = reason
 
     def messages(self) -> list[Update | Ping]:
-        return [decode_from_operator(wire[wire.index(b"{") :]) for wire in self.wire]
+        return [decode_from_operator(wire[{126: 4, 127: 10}.get(wire[1], 2) :]) for wire in self.wire]
 
     def last_update(self) -> Update:
         return [message for message in self.messages() if isinstance(message, Update)][-1]
@@ -274,16 +275,22 @@ def test_a_bad_frame_closes_that_stream_only() -> None:
     assert world.hub.info()["closed_total"] == {"bad_frame": 1}
 
 
-def test_routers_are_the_nodes_that_take_requests() -> None:
-    """A draining one is a node and no router; pings carry the count; all pings of a tick are the same bytes."""
+def test_routers_are_gateways_and_the_sidecars_that_route() -> None:
+    """A sidecar counts while its own route listener is at work; a draining one never; all pings of a tick are the same bytes."""
     world = World()
-    (leaving, _), (_, a), (_, b) = world.join("leaving"), world.join("a"), world.join("b")
+    (leaving, _), (a, a_transport), (b, b_transport) = world.join("leaving"), world.join("a"), world.join("b")
+    for link, name in ((leaving, "leaving"), (a, "a"), (b, "b")):
+        world.say(link, Report(boot_id=f"boot-{name}", sequence=1, demand=(Demand("default/x", 1, 10),)))
     world.say(leaving, Bye(reason="SIGTERM"))
     world.hub.tick()
-    assert [message.routers for message in a.messages()] == [2]
-    assert a.wire[0] is b.wire[0]
+    assert [message.routers for message in a_transport.messages()] == [2]
+    assert a_transport.wire[0] is b_transport.wire[0]
     world.hub.closed(leaving)
     assert world.hub.info()["routers"] == 2
+    world.now += 11
+    world.say(a, Report(boot_id="boot-a", sequence=2, demand=(Demand("default/x", 1, 10),)))
+    world.hub.tick()
+    assert world.hub.info()["routers"] == 1
 
 
 def test_pings_spread_and_missing_pongs_close() -> None:
