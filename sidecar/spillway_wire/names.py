@@ -22,6 +22,8 @@ HEADER_LOAD_FORMAT: Final = "endpoint-load-metrics-format"
 class RequestType(enum.StrEnum):
     """What a request asks of a model; a backend's capabilities are a set of these."""
 
+    __hash__ = str.__hash__  # the one of Enum is written in Python, and each request looks a few things up by its type
+
     CHAT = "Chat"
     COMPLETIONS = "Completions"
     EMBEDDINGS = "Embeddings"

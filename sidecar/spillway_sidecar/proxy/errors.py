@@ -13,6 +13,8 @@ from spillway_wire.names import HEADER_REASON
 class Outcome(enum.StrEnum):
     """How a request ended: low cardinality, for metrics, logs and `x-spillway-reason`."""
 
+    __hash__ = str.__hash__  # the one of Enum is written in Python, and each request is counted under its outcome
+
     OK = "ok"
     UPSTREAM_ERROR = "upstream_error"  # the engine answered with an error and that is what the client got
     INTERRUPTED = "interrupted"  # the body broke off after its first byte
