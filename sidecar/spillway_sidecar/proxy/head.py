@@ -33,7 +33,7 @@ _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+,;=-]*+|\[[0-9A-Fa-f:.]++\
 SINGLETONS: Final = frozenset(
     (
         b"host", b"content-length", b"transfer-encoding", b"content-type", b"content-encoding", b"authorization", b"expect", b"x-request-id",
-        b"traceparent", b"x-spillway-admission", b"x-spillway-deadline", b"x-spillway-prompt-tokens",
+        b"traceparent",
     )
 )  # fmt: skip
 
@@ -75,17 +75,17 @@ def parse_request(data: bytes, *, max_body_bytes: int) -> RequestHead | None:
     method, target, minor, blob = match.groups()
     length = match.end()
     if length > MAX_HEAD_BYTES:
-        raise _too_large()
+        raise _too_long(data)
     fields: Fields = {}
     lines = blob.split(_CRLF)
     lines.pop()
+    if len(lines) > MAX_FIELDS:
+        raise _too_large()
     for line in lines:
         name, _, value = line.partition(b":")
         fields[name.lower()] = value.strip()
     if len(fields) != len(lines):
         fields = _joined(lines)
-    if len(fields) > MAX_FIELDS:
-        raise _too_large()
     if target[0] != 0x2F or len(target) > MAX_TARGET_BYTES:
         target = _origin_form(target, fields)
     get = fields.get
@@ -113,7 +113,7 @@ def _joined(lines: list[bytes]) -> Fields:
         name = name.lower()
         value = value.strip()
         if name in fields:
-            if name in SINGLETONS:
+            if name in SINGLETONS or name.startswith(b"x-spillway-"):
                 raise malformed(f"The header '{name.decode()}' is given more than once.")
             value = fields[name] + b", " + value
         fields[name] = value
@@ -127,7 +127,7 @@ def _unsized(fields: Fields, http11: bool) -> int:
         return 0
     if b"content-length" in fields:
         raise malformed("Content-Length and Transfer-Encoding exclude each other.")
-    if not http11 or coding.lower() != b"chunked":
+    if not http11 or coding != b"chunked":
         raise malformed("Transfer-Encoding must be exactly 'chunked', and HTTP/1.1.")
     return -1
 
@@ -150,7 +150,7 @@ def parse_response(data: bytes) -> ResponseHead | None:
     """The head at the start of an engine's `data`, or None while incomplete. Raises ValueError for what HTTP/1.1 is not."""
     match = _RESPONSE.match(data)
     if match is None:
-        if len(data) > MAX_HEAD_BYTES or b"\r\n\r\n" in data or (len(data) >= 7 and not data.startswith(b"HTTP/1.")):
+        if len(data) > MAX_HEAD_BYTES or b"\r\n\r\n" in data or data[:7] != b"HTTP/1."[: len(data)] or _BARE_LF.search(data):
             raise ValueError("malformed response head")
         return None
     minor, digits, blob = match.groups()
