@@ -95,9 +95,7 @@ class Proxy:
             pod=settings.pod,
             version="0.1.0",
         )
-        return DiscoveryClient(
-            settings.operator, node, self.apply, self._set_routers, self._last_good(), rng, self.clock
-        )
+        return DiscoveryClient(settings.operator, node, self.apply, self._set_routers, self._last_good(), rng, self.clock)
 
     def _last_good(self) -> LastGoodStore | None:
         folder = self.settings.state_dir
@@ -268,7 +266,7 @@ class Proxy:
             await job
         except asyncio.CancelledError:
             raise
-        except BaseException:
+        except Exception:  # noqa: BLE001 - whatever it was, it is told and the process ends
             _LOG.exception("a part failed")
             os._exit(70)
 

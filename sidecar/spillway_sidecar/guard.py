@@ -41,13 +41,16 @@ class Guard:
         self.site = InboundSite(
             clock=clock,
             engine=engine,
-            load_header=lambda: self.load_header(),
+            load_header=self._load_header,
             engine_up=lambda: self.probe.up,
             engine_failed=self.probe.check_soon,
             id_prefix=f"{boot_id}-i",
             max_body_bytes=settings.max_body_bytes,
         )
         self._cluster: Cluster | None = None
+
+    def _load_header(self) -> bytes:
+        return self.load_header()
 
     def follow(self, resources: Mapping[ResourceKey, Resource]) -> None:
         """Takes limits, engine kind and health check from the snapshot put in force."""

@@ -52,7 +52,7 @@ class Secret:
         return "Secret(...)"
 
 
-class _Unfit(Exception):  # noqa: N818 - says why in a word, and never leaves this module
+class _Unfit(Exception):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason

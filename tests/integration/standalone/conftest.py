@@ -123,7 +123,19 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Standalone]]:
                 (folder / name).write_text(text)
         port, admin = _ports()
         state = tmp_path / f"state-{len(running)}"
-        command = [sys.executable, "-m", "spillway", "run", str(folder), "--port", str(port), "--admin-port", str(admin), "--state-dir", str(state)]
+        command = [
+            sys.executable,
+            "-m",
+            "spillway",
+            "run",
+            str(folder),
+            "--port",
+            str(port),
+            "--admin-port",
+            str(admin),
+            "--state-dir",
+            str(state),
+        ]
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
         process = subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
         standalone = Standalone(folder, state, port, admin, process)

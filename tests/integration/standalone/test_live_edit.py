@@ -71,7 +71,7 @@ def test_edits_under_load_take_effect_and_lose_nothing(start: Callable[..., Stan
         until(lambda: len(standalone.page("/api/v1/modelbackends")["items"]) == 1, "the backend is gone")
         time.sleep(1.0)
         (standalone.folder / "again.yaml").write_text(BACKEND.format(name="fast"))
-        rules = '  - {name: tier, matches: [{headers: [{name: x-tier, value: premium}]}], backendRefs: [{name: fast}]}\n  - {name: all, backendRefs: [{name: slow}]}'
+        rules = "  - {name: tier, matches: [{headers: [{name: x-tier, value: premium}]}], backendRefs: [{name: fast}]}\n  - {name: all, backendRefs: [{name: slow}]}"
         route.write_text(ROUTE.format(rules=rules))
         until(settled(standalone, 4), "a rule was added")
         with Traffic(standalone.port, rate=20, headers="x-tier: premium\r\n") as premium:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import openai
 import pytest
-
 from tests.integration.standalone.conftest import Standalone, until
 
 FILES = {
@@ -49,14 +48,20 @@ def running(standalone: Standalone, endpoint: str) -> int:
     return int(float(line.rsplit(" ", 1)[1]))
 
 
-def test_every_call_of_the_official_client_works(start: Callable[..., Standalone], client_of: Callable[[Standalone], openai.OpenAI]):
+def test_every_call_of_the_official_client_works(
+    start: Callable[..., Standalone], client_of: Callable[[Standalone], openai.OpenAI]
+):
     standalone = start("quickstart")
     with client_of(standalone) as client:
         reply = client.chat.completions.create(model="chat", messages=MESSAGES, max_tokens=8)
         assert reply.choices[0].message.content
         assert reply.usage is not None
         assert reply.usage.completion_tokens == 8
-        chunks = list(client.chat.completions.create(model="chat", messages=MESSAGES, max_tokens=8, stream=True, stream_options={"include_usage": True}))
+        chunks = list(
+            client.chat.completions.create(
+                model="chat", messages=MESSAGES, max_tokens=8, stream=True, stream_options={"include_usage": True}
+            )
+        )
         assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
         assert chunks[-1].usage is not None
         assert chunks[-1].usage.completion_tokens == 8
@@ -72,7 +77,9 @@ def test_every_call_of_the_official_client_works(start: Callable[..., Standalone
     assert standalone.stop() == 0
 
 
-def test_a_client_that_leaves_frees_its_slot_on_the_engine(start: Callable[..., Standalone], client_of: Callable[[Standalone], openai.OpenAI]):
+def test_a_client_that_leaves_frees_its_slot_on_the_engine(
+    start: Callable[..., Standalone], client_of: Callable[[Standalone], openai.OpenAI]
+):
     standalone = start(FILES)
     with client_of(standalone) as client:
         stream = client.chat.completions.create(model="chat", messages=MESSAGES, max_tokens=4000, stream=True)
@@ -88,7 +95,10 @@ def test_a_client_that_leaves_frees_its_slot_on_the_engine(start: Callable[..., 
 def test_five_hundred_streams_at_once_complete(start: Callable[..., Standalone]):
     standalone = start(FILES)
     body = json.dumps({"model": "chat", "stream": True, "max_tokens": 40, "messages": MESSAGES}).encode()
-    request = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+    request = (
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+        % len(body)
+    )
 
     async def one() -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", standalone.port)

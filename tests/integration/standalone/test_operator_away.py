@@ -31,12 +31,14 @@ def test_a_killed_operator_changes_nothing_for_traffic_and_comes_back(start: Cal
 def test_a_gateway_started_while_the_operator_is_away_serves_from_its_last_good_snapshot(start: Callable[..., Standalone]):
     standalone = start(FILES)
     state = standalone.state / "gateway-0"
-    until(lambda: (state / "last-good.json").exists(), "the snapshot is on disk")
+    until((state / "last-good.json").exists, "the snapshot is on disk")
     for pid in standalone.pids("spillway_operator"):
         os.kill(pid, signal.SIGSTOP)
     port, admin = standalone.admin + 40, standalone.admin + 41
     command = [sys.executable, "-m", "spillway_sidecar", "--node-id", "gateway-late", "--operator", "http://127.0.0.1:1"]
-    late = subprocess.Popen([*command, "--port", str(port), "--admin-port", str(admin), "--state-dir", str(state)], stderr=subprocess.DEVNULL)
+    late = subprocess.Popen(
+        [*command, "--port", str(port), "--admin-port", str(admin), "--state-dir", str(state)], stderr=subprocess.DEVNULL
+    )
     try:
         probe = Standalone(standalone.folder, standalone.state, port, admin - 1, late)
         until(lambda: _ready(probe), "the late gateway is ready", 10)

@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from dataclasses import dataclass, field
+from typing import Self
 
 
 @dataclass
@@ -36,7 +37,7 @@ class Traffic:
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
-    def __enter__(self) -> Traffic:
+    def __enter__(self) -> Self:
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
         self._thread.start()
         return self
@@ -73,7 +74,12 @@ class Traffic:
         record = Sent(time.monotonic())
         self.sent.append(record)
         body = json.dumps(
-            {"model": self.model, "stream": self.stream, "max_tokens": self.max_tokens, "messages": [{"role": "user", "content": self.prompt}]}
+            {
+                "model": self.model,
+                "stream": self.stream,
+                "max_tokens": self.max_tokens,
+                "messages": [{"role": "user", "content": self.prompt}],
+            }
         ).encode()
         head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{self.headers}content-length: {len(body)}\r\n\r\n"
         try:
