@@ -43,7 +43,7 @@ class Authenticator(Protocol):
 class LoopbackAuthenticator:
     """Standalone: any node from this machine, nobody from elsewhere."""
 
-    async def identify(self, headers: Mapping[str, str], peer_host: str) -> Identity:  # noqa: ARG002 - the protocol's shape
+    async def identify(self, headers: Mapping[str, str], peer_host: str) -> Identity:
         """Accepts loopback peers."""
         try:
             if ipaddress.ip_address(peer_host).is_loopback:

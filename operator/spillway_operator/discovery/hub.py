@@ -20,11 +20,11 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from spillway_operator.discovery.auth import Identity
-from spillway_operator.discovery.session import CloseReason, Event, Limits, Session
+from spillway_operator.discovery.session import CloseReason, Event, Limits, Offer, Session
 from spillway_operator.discovery.updates import Updates, in_scope, text_frame
 from spillway_operator.snapshot.ports import NodeSync, StreamListener, Synced
 from spillway_operator.snapshot.state import SnapshotState, differing
-from spillway_wire.messages import FaultReason, Node, Ping, Report, decode_from_proxy, encode
+from spillway_wire.messages import FaultReason, FromProxy, Node, Ping, Report, decode_from_proxy, encode
 from spillway_wire.names import Role
 from spillway_wire.snapshot import ResourceKey
 
@@ -171,17 +171,13 @@ class Hub:
             self.close(link, CloseReason.BAD_FRAME)
             return
         now = self._clock()
+        offer = link.session.offered
         outcome = link.session.receive(message, now)
         if isinstance(outcome, CloseReason):
             self.close(link, outcome)
             return
         if outcome is Event.REPORTED:
-            self._counts.reports += 1
-            if self._listener is not None and isinstance(message, Report):
-                node = _node_of(link.session)
-                if node.role is Role.SIDECAR and (message.demand or message.traffic):
-                    self._routed[node.id] = now
-                self._listener.on_report(node, message, now)
+            self._take_report(_node_of(link.session), message, now)
             return
         if outcome is Event.PONGED:
             return
@@ -190,12 +186,24 @@ class Hub:
             self._join(link)
         elif outcome in {Event.ACKED, Event.NACKED}:
             if outcome is Event.NACKED:
-                self._log_refusal(link)
+                self._refused(link, offer)
             self._offer(link, now)
             self._tell()
         elif outcome is Event.DRAINING:
             self._enliven(link)
             self._tell()
+
+    def _take_report(self, node: Node, report: FromProxy, now: float) -> None:
+        self._counts.reports += 1
+        if self._listener is not None and isinstance(report, Report):
+            if node.role is Role.SIDECAR and (report.demand or report.traffic):
+                self._routed[node.id] = now
+            self._listener.on_report(node, report, now)
+
+    def _refused(self, link: Link, offer: Offer | None) -> None:
+        self._log_refusal(link)
+        if self._updates.settled and offer is not None and offer.full and not offer.settled:
+            link.session.forgive(FaultReason.ENDPOINTS_LOST)  # it was under way when the operator settled
 
     def closed(self, link: Link) -> None:
         """The connection is gone, whoever ended it."""
@@ -296,7 +304,7 @@ class Hub:
         frame = self._updates.frame(session.held, _node_of(session).namespace, self.routers())
         if frame is None:
             return
-        session.offer(frame.version, frame.nonce, full=frame.full, now=now)
+        session.offer(frame.version, frame.nonce, full=frame.full, settled=frame.settled, now=now)
         link.transport.send(frame.wire)
         self._counts.updates += 1
         self._counts.updates_full += frame.full

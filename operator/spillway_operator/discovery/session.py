@@ -68,6 +68,7 @@ class Offer:
     version: str
     nonce: str
     full: bool
+    settled: bool
     deadline: float
 
 
@@ -160,9 +161,9 @@ class Session:
         """Whether the newest version is to be offered now."""
         return self.node is not None and self.offered is None and version not in {self.held, self.refused}
 
-    def offer(self, version: str, nonce: str, *, full: bool, now: float) -> None:
+    def offer(self, version: str, nonce: str, *, full: bool, settled: bool = False, now: float) -> None:
         """An update is on its way."""
-        self.offered = Offer(version=version, nonce=nonce, full=full, deadline=now + self.limits.ack_seconds)
+        self.offered = Offer(version=version, nonce=nonce, full=full, settled=settled, deadline=now + self.limits.ack_seconds)
 
     def forgive(self, reason: FaultReason) -> bool:
         """Offer the refused version once more if it was refused for `reason`; True if so."""

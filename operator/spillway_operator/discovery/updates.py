@@ -5,6 +5,10 @@ the resources in it are the bytes that the state carries, the frame is assembled
 which is the same for all because servers do not mask. What is kept is the recent states themselves; they share their
 encoded resources, and a version that has left them is answered with a full update.
 
+What a proxy loses on purpose is told from the states between: an endpoint that any of them withdrew, or whose cluster was
+not there in one of them, has gone in so many words, also when the newest state alone does not show it (a backend deleted
+and declared again while the proxy was away).
+
 Scope: a node without a namespace takes everything, any other what lies in its namespace (`namespace/name`).
 """
 
@@ -13,14 +17,16 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import count
-from typing import Any, Final
+from itertools import count, takewhile
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
 from spillway_operator.snapshot.state import Changes, EncodedResource, SnapshotState, changes
 from spillway_wire.messages import EndpointRemoval, Update, encode
-from spillway_wire.snapshot import ResourceKey
+from spillway_wire.snapshot import Endpoints, ResourceKey
+
+_Resources: TypeAlias = Mapping[ResourceKey, EncodedResource]
 
 MAX_STATES: Final = 128
 MAX_ENTRIES: Final = 500_000  # references to resources over all states: tens of MB at most
@@ -33,6 +39,7 @@ class UpdateFrame:
     version: str
     nonce: str
     full: bool
+    settled: bool
     wire: bytes
 
 
@@ -66,7 +73,7 @@ class Updates:
         self._entries = 0
         self._states: OrderedDict[str, SnapshotState] = OrderedDict()
         self._frames: dict[tuple[str | None, str], UpdateFrame] = {}
-        self._scoped: dict[tuple[str, str], Mapping[ResourceKey, EncodedResource]] = {}
+        self._scoped: dict[tuple[str, str], _Resources] = {}
         self._nonces = count(1)
         self._settled = False
         self.current: SnapshotState | None = None
@@ -99,7 +106,7 @@ class Updates:
         """Whether changes since `version` can be told."""
         return version in self._states
 
-    def resources(self, version: str | None, scope: str) -> Mapping[ResourceKey, EncodedResource] | None:
+    def resources(self, version: str | None, scope: str) -> _Resources | None:
         """What a node of that scope holds at `version`; None if the version is not among the recent ones."""
         state = self._states.get(version) if version is not None else None
         if state is None:
@@ -129,13 +136,10 @@ class Updates:
 
     def _assemble(self, current: SnapshotState, base: str | None, scope: str, routers: int) -> UpdateFrame:
         nonce = str(next(self._nonces))
-        target = SnapshotState(
-            version=current.version,
-            epoch=current.epoch,
-            resources=self.resources(current.version, scope) or {},
-            withdrawn=current.withdrawn,
-        )
         held = self.resources(base, scope)
+        resources = self.resources(current.version, scope) or {}
+        withdrawn = current.withdrawn if held is None else self._withdrawn_since(base, held, resources)
+        target = SnapshotState(version=current.version, epoch=current.epoch, resources=resources, withdrawn=withdrawn)
         if held is None:
             removals = tuple(
                 EndpointRemoval(cluster=cluster, ids=tuple(sorted(ids)))
@@ -158,7 +162,23 @@ class Updates:
             routers=max(1, routers),
         )
         self.assembled += 1
-        return UpdateFrame(version=current.version, nonce=nonce, full=base is None, wire=text_frame(encode(update)))
+        wire = text_frame(encode(update))
+        return UpdateFrame(version=current.version, nonce=nonce, full=update.full, settled=update.settled, wire=wire)
+
+    def _withdrawn_since(self, base: str | None, held: _Resources, target: _Resources) -> dict[str, frozenset[str]]:
+        """Endpoints of `held` that some state after `base` took away, by cluster."""
+        later = list(takewhile(lambda state: state.version != base, reversed(self._states.values())))
+        result: dict[str, frozenset[str]] = {}
+        for key, before in held.items():
+            after = target.get(key)
+            if after is None or after.hash == before.hash or not isinstance(before.resource, Endpoints):
+                continue
+            if any(key not in state.resources for state in later):
+                result[before.resource.name] = frozenset(endpoint.id for endpoint in before.resource.endpoints)
+            else:
+                gone = (state.withdrawn.get(before.resource.name, frozenset()) for state in later)
+                result[before.resource.name] = frozenset[str]().union(*gone)
+        return result
 
     def info(self) -> dict[str, Any]:
         """Versions kept and frames made."""

@@ -15,6 +15,7 @@ from spillway_wire.loads import Demand
 from spillway_wire.messages import (
     Ack,
     Bye,
+    EndpointRemoval,
     Fault,
     FaultReason,
     Hello,
@@ -30,7 +31,7 @@ from spillway_wire.messages import (
     encode as encode_message,
 )
 from spillway_wire.names import Provider, Role
-from spillway_wire.snapshot import Cluster, key_of
+from spillway_wire.snapshot import Cluster, Endpoint, Endpoints, key_of
 
 
 class Transport:
@@ -230,6 +231,41 @@ def test_a_fresh_operator_is_believed_once_it_has_settled() -> None:
     assert world.hub.info()["offered"] == 1
     assert (lost_transport.last_update().version, lost_transport.last_update().settled) == ("1.1", True)
     assert len([message for message in other_transport.messages() if isinstance(message, Update)]) == 1
+
+
+def test_a_refusal_that_crosses_the_settling_is_asked_again() -> None:
+    """The update left before the operator settled, the NACK came after: once more, with its word. A second NACK stands."""
+    world = World(settle_seconds=2.0)
+    world.publish("1.1")
+    world.turn()
+    link, transport = world.join("a")
+    world.now += 2.0
+    world.hub.tick()
+    assert not transport.last_update().settled
+    world.nack(link, FaultReason.ENDPOINTS_LOST)
+    assert transport.last_update().settled
+    sent = len(transport.wire)
+    world.nack(link, FaultReason.ENDPOINTS_LOST)
+    assert len(transport.wire) == sent
+    assert world.hub.info()["refusing"] == 1
+
+
+def test_what_went_and_came_back_within_a_batch_is_remembered() -> None:
+    """The state that never went out still tells that its endpoints were taken away by name."""
+    world = World()
+    endpoints = [Endpoints(name="ml/x", endpoints=(Endpoint(id=one, host="h", port=1),)) for one in "ef"]
+    states = [
+        SnapshotState(version=f"1.{n}", epoch=1, resources={key_of(item): encode(item, {}) for item in items})
+        for n, items in enumerate([endpoints[:1], [], endpoints[1:]])
+    ]
+    world.hub.publish(states[0])
+    world.turn()
+    link, transport = world.join("a")
+    world.ack(link)
+    for state in states[1:]:
+        world.hub.publish(state)
+    world.turn()
+    assert transport.last_update().removed_endpoints == (EndpointRemoval(cluster="ml/x", ids=("e",)),)
 
 
 def test_the_newer_connection_of_a_node_wins() -> None:

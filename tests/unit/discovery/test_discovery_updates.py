@@ -139,3 +139,24 @@ def test_the_same_version_again_changes_nothing() -> None:
     updates.advance(state("4.1", cluster("a/x")))
     assert updates.frame(None, "", 1) is frame
     assert updates.info()["states"] == 1
+
+
+def test_endpoints_of_a_cluster_that_went_and_came_back_went_on_purpose() -> None:
+    """A backend deleted and declared again with other pods, while the proxy was away: all that it had are named."""
+    updates = Updates()
+    updates.advance(state("4.1", cluster("a/x"), endpoints("a/x", "e", "f")))
+    updates.advance(state("4.2"))
+    updates.advance(state("4.3", cluster("a/x"), endpoints("a/x", "g")))
+    update, _ = opened(updates, "4.1")
+    assert update.removed_endpoints == (EndpointRemoval(cluster="a/x", ids=("e", "f")),)
+    assert opened(updates, "4.2")[0].removed_endpoints == ()
+
+
+def test_what_any_state_between_withdrew_is_named() -> None:
+    """Also when the newest has forgotten it; what nobody withdrew is not named."""
+    updates = Updates()
+    updates.advance(state("4.1", endpoints("a/x", "e", "f", "g")))
+    updates.advance(state("4.2", endpoints("a/x", "f", "g"), withdrawn={"a/x": frozenset({"e"})}))
+    updates.advance(state("4.3", endpoints("a/x", "g")))
+    assert opened(updates, "4.1")[0].removed_endpoints == (EndpointRemoval(cluster="a/x", ids=("e",)),)
+    assert opened(updates, "4.2")[0].removed_endpoints == ()
