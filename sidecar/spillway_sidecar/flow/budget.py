@@ -15,9 +15,14 @@ class RetryBudget:
         self.spent_total = 0
         self.denied_total = 0
 
+    @property
+    def has_room(self) -> bool:
+        """Whether one more retry may start."""
+        return self.percent > 0 and self.retrying < max(1, self.in_flight * self.percent // 100)
+
     def take(self) -> bool:
         """Whether one more retry may start; it is counted if so."""
-        if self.percent == 0 or self.retrying >= max(1, self.in_flight * self.percent // 100):
+        if not self.has_room:
             self.denied_total += 1
             return False
         self.retrying += 1

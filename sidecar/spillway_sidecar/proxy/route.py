@@ -42,8 +42,10 @@ _MODELS: Final = b"/v1/models"
 _LOAD_HEADER: Final = b"endpoint-load-metrics"
 _ADMISSION_HEADER: Final = b"x-spillway-admission"
 _REFUSED: Final = Admission.REFUSED.value.encode()
+_NONE: Final = b""
 _OK: Final = Outcome.OK
 _GONE: Final = Outcome.CLIENT_GONE
+_UPSTREAM_ERROR: Final = Outcome.UPSTREAM_ERROR
 
 
 class ClusterRuntime:
@@ -110,7 +112,9 @@ class RouteSite:
 
     def handle(self, client: Downstream, head: RequestHead, body: bytes) -> None:
         """Routes one request."""
-        request_type = self._request_type(head)
+        request_type = PATHS.get(head.target)
+        if request_type is None or head.method != b"POST" or b"content-encoding" in head.fields:
+            request_type = self._request_type(head)
         now = self.now = self.clock()
         self._counter += 1
         request_id = b"%b%x" % (self._id_prefix, self._counter)
@@ -140,7 +144,7 @@ class RouteSite:
             refusal = Refusal(404, Outcome.NO_RULE, message, param="model", code="no_matching_rule")
             client.answer(refusal, request_id=request_id, keep_alive=head.keep_alive, extra=b"")
             return
-        RouteExchange(self, client, head, request_id, now, facts, body, route, rule).begin()
+        RouteExchange(self, client, head, request_id, now).begin(facts, body, route, rule)
 
     def refused(self, refusal: Refusal) -> None:
         """Counts a refusal that no exchange has counted."""
@@ -194,25 +198,18 @@ class RouteExchange(Exchange):
     """One request on the route listener."""
 
     __slots__ = (
-        "_fresh", "_serial", "attempts", "backend", "body", "budget", "cost", "facts", "failures", "full", "record", "retries", "route", "rule",
+        "_fresh", "_serial", "attempts", "backend", "body", "budget", "cost", "facts", "failures", "retries", "route", "rule",
         "sent_at", "stats", "tried",
     )  # fmt: skip
 
     site: RouteSite
 
-    def __init__(
-        self,
-        site: RouteSite,
-        client: Downstream,
-        request: RequestHead,
-        request_id: bytes,
-        now: float,
-        facts: Facts,
-        body: bytes,
-        route: CompiledRoute[ClusterRuntime],
-        rule: CompiledRule[ClusterRuntime],
+    # --- choosing
+
+    def begin(
+        self, facts: Facts, body: bytes, route: CompiledRoute[ClusterRuntime], rule: CompiledRule[ClusterRuntime]
     ) -> None:
-        super().__init__(site, client, request, request_id, now)
+        """Takes what the request is and what it comes under; makes the first attempt, or says that there is nowhere to go."""
         self.facts = facts
         self.body = body
         self.route = route
@@ -220,74 +217,67 @@ class RouteExchange(Exchange):
         self.cost = facts.prompt_tokens + EXPECTED_OUTPUT_TOKENS
         self.tried: tuple[Target, ...] = ()
         self.retries = 0
-        self.full = False
         self.backend: Backend[ClusterRuntime] | None = None
         self.stats: BackendStats | None = None
-        self.record = site.decisions is not None
         self.attempts: tuple[Attempt, ...] = ()
         self.failures: tuple[str, ...] = ()
         self._serial = 0
-        self.budget = site.budgets[route.name]
-        self.budget.in_flight += 1
-
-    # --- choosing
-
-    def begin(self) -> None:
-        """First attempt, or the answer that there is nowhere to go."""
+        budget = self.budget = self.site.budgets[route.name]
+        budget.in_flight += 1
         try:
             choice = self._choose()
         except Refusal as refusal:
             self.refuse(refusal)
             return
         if choice is None:
-            self._nowhere()
+            self._nowhere(full=self._full())
         else:
             self._go(choice)
 
     def _choose(self) -> Choice | None:
         site = self.site
+        now = site.now
+        request_type = self.facts.type
         candidates: list[Candidate] = []
+        seen = candidates if site.decisions is not None else None
         supported = False
         queued: Choice | None = None
         for group in self.rule.groups:
             backends = group.backends
-            if len(backends) > 1:
+            alone = len(backends) == 1
+            if not alone:
                 backends = _by_weight(backends, site.random())
             for backend in backends:
-                if self.facts.type not in backend.types:
+                if request_type not in backend.types:
                     continue
                 supported = True
-                target = pick(
-                    backend.cluster.targets,
-                    self.cost,
-                    site.routers,
-                    site.now,
-                    site.random,
-                    self.tried,
-                    candidates if self.record else None,
-                )
+                target = pick(backend.cluster.targets, self.cost, site.routers, now, site.random, self.tried, seen)
                 if target is None:
                     continue
-                if not target.queues(site.now):
+                if alone or not target.queues(now):
                     return backend, target, candidates
                 # Even the best endpoint here has a queue: another backend of this priority may have none.
                 if queued is None:
                     queued = backend, target, candidates
             if queued is not None:
                 return queued
-        if self.record:
+        if seen is not None:
             self.attempts = (*self.attempts, ("", "", candidates))
         if not supported and self.rule.groups:
             raise Refusal(
                 400, Outcome.UNSUPPORTED, f"The model '{self.facts.model}' does not serve {self.facts.type.value.lower()} requests.", param="model"
             )  # fmt: skip
-        self.full = any(
-            _full(target, site) for group in self.rule.groups for backend in group.backends for target in backend.cluster.targets
-        )
         return None
 
-    def _nowhere(self) -> None:
-        if self.full:
+    def _full(self) -> bool:
+        """Whether there are endpoints, and it is for want of room that none was chosen."""
+        site = self.site
+        return any(
+            _full(target, site) for group in self.rule.groups for backend in group.backends for target in backend.cluster.targets
+        )
+
+    def _nowhere(self, *, full: bool) -> None:
+        if full:
             self.refuse(
                 Refusal(
                     429,
@@ -313,28 +303,27 @@ class RouteExchange(Exchange):
         backend, target, candidates = choice
         if backend is not self.backend:
             self.backend = backend
-            self.stats = site.stats.backend(backend.route, backend.rule, backend.name)
-        if self.record and not fresh:
+            self.stats = site.stats.backends.get(backend.key) or site.stats.backend(*backend.key)
+        if site.decisions is not None and not fresh:
             self.attempts = (*self.attempts, (backend.name, target.id, candidates))
         target.sent(self.cost)
         self._fresh = fresh
         self._serial += 1
         timeouts = self.route.timeouts
-        now = site.now
-        self.sent_at = now
+        now = self.sent_at = site.now
         whole, first = self.started + timeouts.request_seconds, now + timeouts.first_token_seconds
-        self.deadline = min(first, whole)
+        self.deadline = first if first < whole else whole
+        facts = self.facts
         body = self.body
-        if backend.model != self.facts.model:
+        if backend.model != facts.model:
             body = replace_model(body, backend.model)
-        lines = [target.heads[self.facts.type], self.passed]
+        ours = _NONE
         if target.inbound:
-            left = max(1, int((self.started + timeouts.request_seconds - now) * 1000))
-            lines.append(b"x-spillway-deadline: %d\r\nx-spillway-prompt-tokens: %d\r\n" % (left, self.cost))
+            left = max(1, int((whole - now) * 1000))
+            ours = b"x-spillway-deadline: %d\r\nx-spillway-prompt-tokens: %d\r\n" % (left, self.cost)
             site.waiting_admission.append((now + site.admission_seconds, self, self._serial))
-        lines.append(b"x-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (self.request_id, len(body)))
-        lines.append(body)
-        self.connect(target, b"".join(lines), fresh=fresh)
+        framing = b"x-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (self.request_id, len(body))
+        self.connect(target, b"".join((target.heads[facts.type], self.passed, ours, framing, body)), fresh=fresh)
 
     # --- upstream's events
 
@@ -343,6 +332,8 @@ class RouteExchange(Exchange):
         answer = head.fields.get(_ADMISSION_HEADER)
         if answer is not None:
             self._serial += 1  # answered: the admission deadline is not ours any more
+            if self.target is not None:
+                self.target.heard_at = self.site.clock()
             self._take_load(head)
 
     def accept(self, upstream: Upstream, head: ResponseHead) -> bool:
@@ -400,8 +391,7 @@ class RouteExchange(Exchange):
                 self._go(choice)
                 return
         if outcome is Outcome.OVERLOADED:
-            self.full = True
-            self._nowhere()
+            self._nowhere(full=True)
         elif status:
             answer = 503 if status == 503 else 502
             self.refuse(
@@ -447,9 +437,9 @@ class RouteExchange(Exchange):
             if load is not None:
                 self.target.report(load, self.site.clock())
 
-    def reply_fields(self, head: ResponseHead) -> bytes:
+    def reply_fields(self, status: int) -> bytes:
         """The request's id; an error's origin."""
-        if head.status >= 400:
+        if status >= 400:
             return b"x-request-id: %b\r\nx-spillway-reason: upstream_error\r\n" % self.request_id
         return b"x-request-id: %b\r\n" % self.request_id
 
@@ -480,11 +470,33 @@ class RouteExchange(Exchange):
             self.let_go()
             self._attempt_failed(outcome, blame=True)
 
-    def admission_expired(self, serial: int) -> None:
-        """No admission answer in time: the sidecar is silent, which is not how it is when only the engine is slow."""
-        if serial == self._serial and self.state in {CONNECTING, WAITING}:
+    def admission_expired(self, serial: int, now: float) -> None:
+        """No admission answer in time: the sidecar is silent, which is not how it is when only the engine is slow.
+
+        One that has answered others meanwhile is busy and not frozen; and with nowhere else to go, waiting loses nothing. Then
+        the request goes on waiting and is looked at again.
+        """
+        target = self.target
+        if serial != self._serial or target is None or self.state not in {CONNECTING, WAITING}:
+            return
+        site = self.site
+        if self.state == WAITING and now - target.heard_at > site.admission_seconds and self._elsewhere():
             self.let_go()
             self._attempt_failed(Outcome.ADMISSION_TIMEOUT, blame=True)
+        else:
+            site.waiting_admission.append((now + site.admission_seconds, self, serial))
+
+    def _elsewhere(self) -> bool:
+        """Whether a retry is allowed and another endpoint could take it."""
+        if len(self.tried) + 1 >= self.route.retries.max_attempts or not self.budget.has_room:
+            return False
+        site, tried = self.site, (*self.tried, self.target)
+        return any(
+            eliminate(target, tried, site.routers, site.now) is None
+            for group in self.rule.groups
+            for backend in group.backends
+            for target in backend.cluster.targets
+        )
 
     # --- the end
 
@@ -497,12 +509,12 @@ class RouteExchange(Exchange):
             self.budget.give_back(self.retries)
         target = self.target
         if target is not None:
-            if outcome is _OK or outcome is Outcome.UPSTREAM_ERROR:
+            self.target = None
+            target.done(self.cost)
+            if outcome is _OK or outcome is _UPSTREAM_ERROR:
                 target.succeeded(now)
             elif outcome is not _GONE:
                 target.failed(now, hard=False)
-            target.done(self.cost)
-            self.target = None
         prompt, completion = self.usage()
         if completion is None:
             completion = max(0, self.output_events - 2)  # a role event and [DONE] carry no token

@@ -37,7 +37,7 @@ def sweep_admission(site: RouteSite, now: float) -> None:
     waiting = site.waiting_admission
     while waiting and waiting[0][0] <= now:
         _, exchange, serial = waiting.popleft()
-        exchange.admission_expired(serial)
+        exchange.admission_expired(serial, now)
 
 
 def close_idle(targets: list[Target], now: float) -> None:

@@ -82,7 +82,7 @@ class EndpointState:
     """One endpoint as this router sees it. Mutable, single-threaded; numbers only."""
 
     __slots__ = (
-        "away_until", "blocked", "down_until", "draining", "factor", "failed_at", "failures", "id", "in_flight", "in_flight_tokens", "inbound", "knee_tokens", "max_requests", "max_running",
+        "away_until", "blocked", "down_until", "draining", "factor", "failed_at", "failures", "heard_at", "id", "in_flight", "in_flight_tokens", "inbound", "knee_tokens", "max_requests", "max_running",
         "penalty", "probing", "reported_at", "reported_requests", "reported_tokens", "reported_waiting", "returned_at", "sent_since", "sent_since_tokens", "shut",
         "slowness", "slowness_at", "speed", "suspect",
     )  # fmt: skip
@@ -106,6 +106,7 @@ class EndpointState:
         self.penalty = 1.0
         self.factor = 1.0
         self.failures = 0
+        self.heard_at = -1e9  # when it last answered anything
         self.failed_at = 0.0
         self.down_until = 0.0
         self.away_until = 0.0  # it said itself that it takes nothing
@@ -247,6 +248,18 @@ class EndpointState:
         if now - self.reported_at > STALE_SECONDS or self.suspect:
             return False
         return self.reported_requests + routers * self.sent_since >= self.max_requests
+
+    def open_tokens(self, routers: int, now: float) -> int:
+        """`guarded_tokens`, or -1 where it is `full`: both in one look, for every candidate of every request."""
+        if self.in_flight >= self.max_requests:
+            return -1
+        own = routers * self.in_flight_tokens
+        if now - self.reported_at > STALE_SECONDS or self.suspect:
+            return own
+        if self.reported_requests + routers * self.sent_since >= self.max_requests:
+            return -1
+        hinted = self.reported_tokens + routers * self.sent_since_tokens
+        return hinted if hinted > own else own
 
     def queues(self, now: float) -> bool:
         """Whether one more request would wait there: its last word, if fresh, or this router's count against the learned limit."""
