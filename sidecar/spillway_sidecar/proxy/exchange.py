@@ -44,8 +44,8 @@ _DONE: Final = re.compile(rb"(?:\A|[\r\n])data: ?+\[DONE\]")
 _CHUNK_LINES: Final = re.compile(rb"\r\n[0-9A-Fa-f]{1,8}+(?:[ \t]*+;[^\r\n]*+)?+\r\n")
 _TOLD: Final = b'"code":"stream_interrupted"'
 
-# What a client's request passes on besides what we write ourselves.
-PASSED: Final = (b"accept", b"user-agent", b"traceparent", b"tracestate")
+# What a client's request passes on, besides `accept` and `user-agent` and what we write ourselves.
+PASSED: Final = (b"traceparent", b"tracestate")
 
 _OK: Final = Outcome.OK
 
@@ -57,7 +57,7 @@ class Exchange:
 
     __slots__ = (
         "_dialling", "_head_out", "_idle_since", "_length", "_tail", "_touched", "client", "deadline", "events", "first_byte_at", "http11", "keep_alive",
-        "output_events", "partial", "passed", "request_id", "site", "started", "state", "status", "target", "unframed", "upstream",
+        "output_events", "partial", "passed", "reframed", "request_id", "site", "started", "state", "status", "target", "unframed", "upstream",
     )  # fmt: skip
 
     site: Any
@@ -78,6 +78,7 @@ class Exchange:
         self.first_byte_at = 0.0
         self.events = False  # the reply is an SSE stream
         self.unframed = False  # an HTTP/1.0 client: chunked framing is taken off
+        self.reframed = False  # the engine ends its reply by closing: chunked framing is put on
         self.partial = False  # the start of a chunk has gone out, and its end has not
         self.output_events = 0
         self._tail = _NONE
@@ -105,7 +106,7 @@ class Exchange:
         """Counts the request out and releases what it holds. Called once."""
         raise NotImplementedError
 
-    def reply_fields(self, head: ResponseHead) -> bytes:
+    def reply_fields(self, status: int) -> bytes:
         """Further header lines of the reply, each with its CRLF."""
         raise NotImplementedError
 
@@ -165,28 +166,20 @@ class Exchange:
         content_type = fields.get(b"content-type")
         self.events = content_type is not None and content_type[:17].lower() == b"text/event-stream"
         closing = _NONE if self.keep_alive and not self.site.draining else b"connection: close\r\n"
+        status = self.status = head.status
         length = self._length = head.content_length
-        if head.status in {204, 304}:
-            blob = _FRAMING_LINES.sub(_NONE, blob)
-        if length == -2:
-            if self.http11:
-                closing += b"transfer-encoding: chunked\r\n"
-            else:
+        if length <= 0:
+            if status in {204, 304}:
+                blob = _FRAMING_LINES.sub(_NONE, blob)
+            if length == -2:
+                self.reframed = self.http11
+                closing = closing + b"transfer-encoding: chunked\r\n" if self.http11 else b"connection: close\r\n"
+            elif length == -1 and not self.http11:
+                self.unframed = True
+                blob = _FRAMING_LINES.sub(_NONE, blob)
                 closing = b"connection: close\r\n"
-        elif length == -1 and not self.http11:
-            self.unframed = True
-            blob = _FRAMING_LINES.sub(_NONE, blob)
-            closing = b"connection: close\r\n"
-        self.status = head.status
-        self._head_out = b"".join(
-            (
-                _STATUS_LINES.get(head.status) or b"HTTP/1.1 %d Status\r\n" % head.status,
-                blob,
-                closing,
-                self.reply_fields(head),
-                _CRLF,
-            )
-        )
+        line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d Status\r\n" % status
+        self._head_out = b"".join((line, blob, closing, self.reply_fields(status), _CRLF))
         return True
 
     def relay(self, data: bytes) -> None:
@@ -199,22 +192,20 @@ class Exchange:
         else:
             tail = self._tail + data
             self._tail = tail if len(tail) <= 2 * TAIL_BYTES else tail[-TAIL_BYTES:]
-        if self._head_out:
-            data = self._first(data)
-        elif self._length == -2 and self.http11:
+        if self.reframed:
             data = b"%x\r\n%b\r\n" % (len(data), data)
+        if self.state == WAITING:
+            data = self._first_byte() + data
         self.client.transport.write(data)
 
-    def _first(self, data: bytes) -> bytes:
-        """The held head and the first bytes of the body."""
+    def _first_byte(self) -> bytes:
+        """The held head, which goes out with the first byte of the body."""
         self.first_byte_at = self._idle_since = self.site.clock()
         self.state = STREAMING
         self.deadline = 0.0
         head, self._head_out = self._head_out, _NONE
         self.streaming()
-        if self._length == -2 and self.http11:
-            return b"%b%x\r\n%b\r\n" % (head, len(data), data)
-        return head + data
+        return head
 
     def streaming(self) -> None:
         """The first byte is about to go out."""
@@ -230,9 +221,11 @@ class Exchange:
                 self.relay(data[:boundary])
             self._interrupt(Outcome.INTERRUPTED)
             return
-        if data or self._head_out:
-            self.relay(data) if data else self._head_only()
-        if self._length == -2 and self.http11:
+        if data:
+            self.relay(data)
+        elif self._head_out:
+            self._head_only()
+        if self.reframed:
             self.client.transport.write(b"0\r\n\r\n")
         self._over(_OK if self.status < 400 else Outcome.UPSTREAM_ERROR)
         self.client.finished(self.keep_alive and self.http11)
@@ -366,9 +359,12 @@ def _without_nominated(blob: bytes, connection: bytes) -> bytes:
 
 def _passed(fields: Fields) -> bytes:
     """The lines of a client's head that go on upstream."""
-    lines = _NONE
+    get = fields.get
+    accept, agent = get(b"accept"), get(b"user-agent")
+    lines = _NONE if accept is None else b"accept: %b\r\n" % accept
+    if agent is not None:
+        lines += b"user-agent: %b\r\n" % agent
     for name in PASSED:
-        value = fields.get(name)
-        if value is not None:
-            lines += b"%b: %b\r\n" % (name, value)
+        if name in fields:
+            lines += b"%b: %b\r\n" % (name, fields[name])
     return lines

@@ -236,7 +236,7 @@ class InboundExchange(Exchange):
             Refusal(502, outcome, "The engine could not be reached or broke the connection.", code="upstream_unreachable"), extra
         )
 
-    def reply_fields(self, head: ResponseHead) -> bytes:
+    def reply_fields(self, status: int) -> bytes:
         """The load after this request's share of it."""
         return b"x-request-id: %b\r\n%b" % (self.request_id, self.site.load_line())
 

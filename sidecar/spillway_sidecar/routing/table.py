@@ -31,6 +31,7 @@ class Backend(Generic[C]):
     types: frozenset[RequestType]
     route: str
     rule: str
+    key: tuple[str, str, str]  # route, rule, name: what it is counted under
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,7 @@ def _compile_rule(
             types=frozenset(types),
             route=route.name,
             rule=rule.name,
+            key=(route.name, rule.name, ref.cluster),
         )
 
     refs = sorted((ref for ref in rule.backends if ref.weight > 0), key=lambda ref: ref.priority)

@@ -91,13 +91,14 @@ def _best(
     best_score = 0.0
     ties = 1
     for endpoint in endpoints:
-        if endpoint.shut or tried or endpoint.full(routers, now):
+        tokens = endpoint.open_tokens(routers, now)
+        if tokens < 0 or tried or endpoint.shut:
             gone = eliminate(endpoint, tried, routers, now)
             if gone is not None:
                 if candidates is not None:
                     candidates.append((endpoint.id, gone))
                 continue
-        score = (1.0 + (endpoint.guarded_tokens(routers, now) + cost) / endpoint.knee_tokens) * endpoint.factor
+        score = (1.0 + (tokens + cost) / endpoint.knee_tokens) * endpoint.factor
         if candidates is not None:
             candidates.append((endpoint.id, score))
         if endpoint.shut and not tried:
