@@ -12,6 +12,7 @@ examples:
   spillway run examples/laptop                         a local model server beside a paid provider
   spillway run my-routes/ --simulate llama=3           three simulated engines for the backend llama
   SPILLWAY_SECRET_OPENAI_TOKEN=sk-.. spillway run my-routes/
+  spillway run my-routes/ --secrets-dir ~/.keys        the key is the file ~/.keys/openai/token
 
 what runs (all on 127.0.0.1):
   gateway     the OpenAI-style API, on --port
@@ -71,6 +72,11 @@ def add_parser(subparsers: Parsers) -> None:
         metavar="NAME=N",
         help="simulate N engines for a backend, whatever spillway.yaml says; may be repeated",
     )
+    external = parser.add_argument_group("external servers")
+    external.add_argument(
+        "--secrets-dir", metavar="DIR", help="folder with the keys of external servers, as NAME/KEY or NAMESPACE/NAME/KEY"
+    )
+    external.add_argument("--ca-file", metavar="FILE", help="PEM file of certificate authorities to trust beside the system's own")
     behaviour = parser.add_argument_group("behaviour")
     behaviour.add_argument("--state-dir", default=".spillway", metavar="DIR", help="folder for logs and last good snapshots")
     behaviour.add_argument(

@@ -30,6 +30,8 @@ class Site:
     admin_port: int
     gateway_admin_port: int
     discovery_port: int
+    secrets_dir: Path | None = None
+    ca_file: Path | None = None
 
     @property
     def endpoints_file(self) -> Path:
@@ -54,6 +56,7 @@ class ChildSpec:
     name: str
     command: tuple[str, ...]
     stop_step: int
+    secrets: bool = False  # whether the environment's secrets are for it: proxies look keys up, nobody else does
 
     @property
     def log_name(self) -> str:
@@ -91,8 +94,9 @@ def fixed_children(site: Site, allow_hosts: Sequence[str]) -> list[ChildSpec]:
         *("--port", str(site.port)),
         *("--admin-port", str(site.gateway_admin_port)),
         *("--state-dir", str(site.state_dir / "gateway-0")),
+        *_external(site),
     ]
-    return [ChildSpec("operator", tuple(operator), 2), ChildSpec("gateway", tuple(gateway), 0)]
+    return [ChildSpec("operator", tuple(operator), 2), ChildSpec("gateway", tuple(gateway), 0, secrets=True)]
 
 
 def replicas(site: Site, standalone: Standalone, port_of: PortSource) -> list[Replica]:
@@ -126,14 +130,23 @@ def _replica(site: Site, cluster: str, index: int, simulation: Simulation, port_
         *("--engine", f"http://{LOOPBACK}:{engine_port}"),
         *("--admin-port", str(port_of(f"{identity} admin"))),
         *("--state-dir", str(site.state_dir / identity.replace("/", "-"))),
+        *_external(site),
     ]
     return Replica(
         cluster,
         identity,
         inbound_port,
         ChildSpec(f"engine {identity}", tuple(engine), 1),
-        ChildSpec(f"sidecar {identity}", tuple(sidecar), 0),
+        ChildSpec(f"sidecar {identity}", tuple(sidecar), 0, secrets=True),
     )
+
+
+def _external(site: Site) -> Iterator[str]:
+    """What a proxy needs for servers outside. Sidecars route as well."""
+    if site.secrets_dir is not None:
+        yield from ("--secrets-dir", str(site.secrets_dir))
+    if site.ca_file is not None:
+        yield from ("--ca-file", str(site.ca_file))
 
 
 def endpoints_document(listening: Sequence[Replica], standalone: Standalone) -> str:

@@ -24,7 +24,7 @@ from spillway.run.watch import StandaloneFiles, View, is_ready, look
 FILES_SECONDS = 0.2
 VIEW_SECONDS = 1.0
 INTRODUCTION_PATIENCE_SECONDS = 10.0  # the address is told by then if the operator answers, whether requests are or not
-OWN_OPTIONS = ("port", "admin_port", "state_dir", "grace_seconds", "simulate", "quiet")
+OWN_OPTIONS = ("port", "admin_port", "state_dir", "grace_seconds", "simulate", "quiet", "secrets_dir", "ca_file")
 
 
 class StartError(Exception):
@@ -61,7 +61,18 @@ def _site(args: argparse.Namespace, ports: Ports) -> Site:
     for number, option in wanted:
         if not is_free(number):
             raise StartError(f"port {number} is taken; stop what listens there, or choose another with {option}")
-    return Site(tuple(args.paths), Path(args.state_dir), port, *admin_ports)
+    secrets_dir, ca_file = _given(args.secrets_dir), _given(args.ca_file)
+    if secrets_dir is not None and not secrets_dir.is_dir():
+        raise StartError(f"--secrets-dir {args.secrets_dir}: no such folder")
+    if ca_file is not None and not ca_file.is_file():
+        raise StartError(f"--ca-file {args.ca_file}: no such file")
+    operator_port, gateway_port, discovery_port = admin_ports
+    state_dir = Path(args.state_dir)
+    return Site(tuple(args.paths), state_dir, port, operator_port, gateway_port, discovery_port, secrets_dir, ca_file)
+
+
+def _given(path: str | None) -> Path | None:
+    return Path(path).expanduser().absolute() if path else None
 
 
 def _locked(state_dir: Path) -> IO[str]:

@@ -89,7 +89,8 @@ class Supervisor:
 
     def _start(self, spec: ChildSpec) -> None:
         log = BoundedLog(self.site.state_dir / "logs" / spec.log_name)
-        child = Child(spec, log, self._environ, self._say)
+        environ = self._environ if spec.secrets else without_secrets(self._environ)
+        child = Child(spec, log, environ, self._say)
         child.on_death = self._look_at_ports
         self._children[spec.name] = child
 
@@ -140,6 +141,11 @@ async def _listens(port: int) -> bool:
     with contextlib.suppress(OSError):
         await writer.wait_closed()
     return True
+
+
+def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment without the keys of external servers."""
+    return {name: value for name, value in environ.items() if not name.startswith("SPILLWAY_SECRET_")}
 
 
 def child_environment(environ: Mapping[str, str], own_options: Iterable[str]) -> dict[str, str]:

@@ -24,6 +24,11 @@ def test_an_example_is_valid(folder: Path, capsys: pytest.CaptureFixture[str]):
     assert "warning" not in capsys.readouterr().out
 
 
+def test_the_examples_are_valid_side_by_side(capsys: pytest.CaptureFixture[str]):
+    assert main(["validate", str(EXAMPLES)]) == 0, capsys.readouterr().out
+    assert "warning" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob(f"*/{FILE_NAME}")), ids=lambda path: path.parent.name)
 def test_what_an_example_simulates_is_a_backend_with_pods(path: Path):
     standalone, problems = parse(path.read_text(), str(path), Standalone())

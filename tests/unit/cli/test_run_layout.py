@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import defaultdict
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 
 from spillway.run.layout import Site, back_off_seconds, changes, endpoints_document, fixed_children, replicas
 from spillway.run.standalone import Simulation, Standalone
-from spillway.run.supervisor import child_environment
+from spillway.run.supervisor import child_environment, without_secrets
 
 SITE = Site(("a", "b.yaml"), Path("/state"), 8080, 8081, 8082, 8083)
 
@@ -47,6 +48,17 @@ def test_each_replica_is_an_engine_and_a_sidecar_that_know_of_each_other():
         "--engine http://127.0.0.1:20000 --admin-port 20003 --state-dir /state/ml-fast-0"
     )
     assert replica.sidecar.log_name == "sidecar-ml-fast-0.log"
+
+
+def test_secrets_and_authorities_are_for_the_proxies_alone():
+    site = dataclasses.replace(SITE, secrets_dir=Path("/keys"), ca_file=Path("/ca.pem"))
+    (replica,) = replicas(site, Standalone({"default/fast": Simulation()}), port_source())
+    operator, gateway = fixed_children(site, [])
+    for spec, wanted in ((operator, False), (gateway, True), (replica.engine, False), (replica.sidecar, True)):
+        assert ("--secrets-dir /keys --ca-file /ca.pem" in arguments(spec.command)) is wanted, spec.name
+        assert spec.secrets is wanted
+    environ = {"PATH": "/bin", "SPILLWAY_SECRET_OPENAI_TOKEN": "sk", "SPILLWAY_SECRETS_DIR": "/keys"}
+    assert without_secrets(environ) == {"PATH": "/bin", "SPILLWAY_SECRETS_DIR": "/keys"}
 
 
 def test_proxies_end_before_engines_and_the_operator_last():
