@@ -94,7 +94,7 @@ class Exchange:
     def interim(self, head: ResponseHead) -> None:
         """A 1xx from upstream. Never passed on."""
 
-    def accept(self, upstream: Upstream, head: ResponseHead) -> bool:
+    def accept(self, head: ResponseHead) -> bool:
         """Whether this reply is to be given to the client; False: the subclass went elsewhere and let the connection go."""
         raise NotImplementedError
 
@@ -155,9 +155,9 @@ class Exchange:
 
     # --- upstream's events
 
-    def replied(self, upstream: Upstream, head: ResponseHead) -> bool:
+    def replied(self, head: ResponseHead) -> bool:
         """The final head has come. False: the connection is not read for this exchange any more."""
-        if not self.accept(upstream, head):
+        if not self.accept(head):
             return False
         fields = head.fields
         blob = head.raw_fields

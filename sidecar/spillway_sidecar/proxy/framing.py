@@ -9,6 +9,25 @@ _SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,8}+)(?:[ \t]*+;[\x20-\x7e\t]{0,
 _MAX_SIZE_LINE: Final = 300
 
 
+_size_line = _SIZE_LINE.match
+
+
+def whole_chunks(data: bytes) -> bool:
+    """Whether `data` is chunks from their size line to their end, none of them the last, and nothing else."""
+    size = len(data)
+    position = 0
+    while position < size:
+        match = _size_line(data, position)
+        if match is None:
+            return False
+        left = int(match[1], 16)
+        end = match.end() + left
+        position = end + 2
+        if left == 0 or data[end:position] != b"\r\n":
+            return False
+    return True
+
+
 class FramingError(ValueError):
     """The bytes are not chunked framing as we accept it."""
 

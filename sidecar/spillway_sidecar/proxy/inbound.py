@@ -15,7 +15,7 @@ from spillway_sidecar.proxy.downstream import Downstream
 from spillway_sidecar.proxy.errors import Outcome, Refusal
 from spillway_sidecar.proxy.exchange import CHOOSING, OVER, STREAMING, Exchange
 from spillway_sidecar.proxy.head import RequestHead, ResponseHead
-from spillway_sidecar.proxy.upstream import Target, Upstream
+from spillway_sidecar.proxy.upstream import Target
 from spillway_sidecar.routing.classify import PATHS, estimate_tokens
 from spillway_sidecar.telemetry.stats import Histogram
 from spillway_wire.names import Admission, RequestType
@@ -220,7 +220,7 @@ class InboundExchange(Exchange):
 
     # --- upstream's events
 
-    def accept(self, upstream: Upstream, head: ResponseHead) -> bool:
+    def accept(self, head: ResponseHead) -> bool:
         """The engine's answer is passed on whatever it is; the router decides what to make of it."""
         return True
 

@@ -22,7 +22,7 @@ from spillway_sidecar.proxy.errors import Outcome, Refusal
 from spillway_sidecar.proxy.exchange import CONNECTING, OVER, STREAMING, WAITING, Exchange
 from spillway_sidecar.proxy.head import RequestHead, ResponseHead
 from spillway_sidecar.proxy.models import models_response
-from spillway_sidecar.proxy.upstream import Target, Upstream
+from spillway_sidecar.proxy.upstream import Target
 from spillway_sidecar.routing.classify import PATHS, BadRequest, Facts, classify
 from spillway_sidecar.routing.rewrite import replace_model
 from spillway_sidecar.routing.table import Backend, CompiledRoute, CompiledRule, RoutingTable
@@ -336,7 +336,7 @@ class RouteExchange(Exchange):
                 self.target.heard_at = self.site.clock()
             self._take_load(head)
 
-    def accept(self, upstream: Upstream, head: ResponseHead) -> bool:
+    def accept(self, head: ResponseHead) -> bool:
         """Errors that another endpoint may not have go elsewhere while that is allowed."""
         if _LOAD_HEADER in head.fields:
             self._take_load(head)

@@ -7,11 +7,12 @@ broke before it answered a byte, and had been used before, is nobody's failure: 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from typing import TYPE_CHECKING, Final
 
 from spillway_sidecar.proxy.errors import Outcome
-from spillway_sidecar.proxy.framing import ChunkCursor, FramingError
+from spillway_sidecar.proxy.framing import ChunkCursor, FramingError, whole_chunks
 from spillway_sidecar.proxy.head import ResponseHead, parse_response
 from spillway_sidecar.scheduling.state import ClusterSpeed, EndpointState
 from spillway_wire.names import RequestType
@@ -23,7 +24,8 @@ IDLE_SECONDS: Final = 60.0
 MAX_IDLE: Final = 1024
 MAX_INTERIM: Final = 8
 
-_IDLE, _HEAD, _LENGTH, _CHUNKED, _UNTIL_CLOSE, _DEAD = range(6)
+# _BETWEEN: a chunked reply of which nothing is held or half read; _CHUNKED: one that the cursor follows.
+_IDLE, _HEAD, _LENGTH, _BETWEEN, _CHUNKED, _UNTIL_CLOSE, _DEAD = range(7)
 _NONE = b""
 
 
@@ -117,10 +119,8 @@ class Upstream(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         state, self._state = self._state, _DEAD
         if state == _IDLE:
-            try:
+            with contextlib.suppress(ValueError):
                 self.target.idle.remove(self)
-            except ValueError:
-                pass
             return
         exchange = self.exchange
         if exchange is None:
@@ -142,15 +142,13 @@ class Upstream(asyncio.Protocol):
             if state != _DEAD:
                 self._forget()  # nobody asked: bytes on an idle connection are not ours to read
             return
-        if state == _CHUNKED:
-            self._chunked(exchange, data)
-        elif state == _LENGTH:
-            self._length(exchange, data)
-        elif state == _HEAD:
+        if state == _HEAD:
             self.answered = True
             self._head(exchange, self._buffer + data if self._buffer else data)
-        elif state == _UNTIL_CLOSE:
+        elif state == _BETWEEN and whole_chunks(data):  # what a stream of events is nearly always made of
             exchange.relay(data)
+        elif data:
+            self._body(exchange, data)
 
     # --- reading one reply
 
@@ -165,35 +163,50 @@ class Upstream(asyncio.Protocol):
             return
         self._buffer = _NONE
         if head.status < 200:
-            self._interim += 1
-            if head.status == 101 or self._interim > MAX_INTERIM:
-                self._broken(exchange)
-                return
-            exchange.interim(head)
-            rest = data[head.length :]
-            if rest and self.exchange is exchange:
-                self._head(exchange, rest)
+            self._interim_head(exchange, head, data)
             return
         self._keep = head.keep_alive
-        body = data[head.length :]
-        if not exchange.replied(self, head):
+        if not exchange.replied(head):
             return  # the exchange has let go of this connection
-        if head.content_length == 0:
-            self._finish(exchange, body)
-        elif head.content_length > 0:
+        body = data[head.length :]
+        length = head.content_length
+        if length > 0:
             self._state = _LENGTH
-            self._left = head.content_length
+            self._left = length
             if body:
                 self._length(exchange, body)
-        elif head.content_length == -1:
-            self._state = _CHUNKED
-            self._cursor = ChunkCursor()
-            if body:
-                self._chunked(exchange, body)
+        elif length == 0:
+            self._finish(exchange, body)
         else:
-            self._state = _UNTIL_CLOSE
+            if length == -1:
+                self._state = _CHUNKED
+                self._cursor = ChunkCursor()
+            else:
+                self._state = _UNTIL_CLOSE
             if body:
-                exchange.relay(body)
+                self._body(exchange, body)
+
+    def _interim_head(self, exchange: Exchange, head: ResponseHead, data: bytes) -> None:
+        self._interim += 1
+        if head.status == 101 or self._interim > MAX_INTERIM:
+            self._broken(exchange)
+            return
+        exchange.interim(head)
+        rest = data[head.length :]
+        if rest and self.exchange is exchange:
+            self._head(exchange, rest)
+
+    def _body(self, exchange: Exchange, data: bytes) -> None:
+        """Bytes behind the head, which has said how they are framed."""
+        state = self._state
+        if state == _LENGTH:
+            self._length(exchange, data)
+        elif state == _UNTIL_CLOSE:
+            exchange.relay(data)
+        elif exchange.unframed:
+            self._unframed(exchange, data)
+        else:
+            self._chunked(exchange, data)
 
     def _length(self, exchange: Exchange, data: bytes) -> None:
         size = len(data)
@@ -211,27 +224,12 @@ class Upstream(asyncio.Protocol):
     def _chunked(self, exchange: Exchange, data: bytes) -> None:
         cursor = self._cursor
         assert cursor is not None  # noqa: S101
-        if self._held:
-            # The cursor has seen the held bytes; they are the start of the chunk that goes on in `data`.
-            held, self._held = self._held, _NONE
-        else:
-            held = _NONE
-        slices: list[tuple[int, int]] | None = [] if exchange.unframed else None
+        # The cursor has seen the held bytes; they are the start of the chunk that goes on in `data`.
+        held, self._held = self._held, _NONE
         try:
-            end = cursor.advance(data, slices)
+            end = cursor.advance(data)
         except FramingError:
             self._broken(exchange)
-            return
-        if slices is not None:
-            rest = len(data) - end
-            data = _NONE.join([data[a:b] for a, b in slices])
-            if cursor.done:
-                if rest:
-                    self._keep = False
-                self._release(exchange)
-                exchange.completed(data)
-            elif data:
-                exchange.relay(data)
             return
         if cursor.done:
             if end < len(data):
@@ -253,7 +251,28 @@ class Upstream(asyncio.Protocol):
                 return
         else:
             exchange.partial = not cursor.whole
+        self._state = _BETWEEN if cursor.whole else _CHUNKED
         exchange.relay(held + data if held else data)
+
+    def _unframed(self, exchange: Exchange, data: bytes) -> None:
+        """A chunked reply for a client that does not know chunks."""
+        cursor = self._cursor
+        assert cursor is not None  # noqa: S101
+        slices: list[tuple[int, int]] = []
+        try:
+            end = cursor.advance(data, slices)
+        except FramingError:
+            self._broken(exchange)
+            return
+        rest = len(data) - end
+        data = _NONE.join([data[a:b] for a, b in slices])
+        if cursor.done:
+            if rest:
+                self._keep = False
+            self._release(exchange)
+            exchange.completed(data)
+        elif data:
+            exchange.relay(data)
 
     def _finish(self, exchange: Exchange, extra: bytes) -> None:
         if extra:
