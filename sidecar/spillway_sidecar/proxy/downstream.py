@@ -11,6 +11,8 @@ closed at once, the kernel would answer the unread bytes with a reset, and the c
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from typing import TYPE_CHECKING, Any, Protocol
 
 from spillway_sidecar.proxy.errors import Outcome, Refusal, error_response, malformed
@@ -25,6 +27,7 @@ PIPELINE_BYTES = 64 * 1024
 LINGER_SECONDS = 2.0  # for the client to stop sending
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _NONE = b""
+_RESET = struct.pack("ii", 1, 0)
 
 
 class Site(Protocol):
@@ -281,6 +284,7 @@ class Downstream(asyncio.Protocol):
         """Ends the connection so that the client sees its reply is not whole; by a reset where its end is the reply's end."""
         self._end()
         if reset:
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self.transport.abort()
         else:
             self.transport.close()
