@@ -112,20 +112,20 @@ class Client:
             return b"", False
 
     async def _chunks(self) -> tuple[bytes, bool]:
-        body = b""
+        body: list[bytes] = []
         try:
             while True:
                 line = await self.reader.readuntil(b"\r\n")
-                size = int(line[:-2], 16)
-                data = await self.reader.readexactly(size + 2)
-                assert data.endswith(b"\r\n"), data[-20:]
+                size = int(line[:-2].partition(b";")[0], 16)
+                piece, whole = await self._exactly(size + 2)
+                body.append(piece[:size])
+                if not whole:
+                    return b"".join(body), False
+                assert piece.endswith(b"\r\n"), piece[-20:]
                 if size == 0:
-                    return body, True
-                body += data[:-2]
-        except asyncio.IncompleteReadError as error:
-            return body + error.partial, False
-        except ConnectionError:
-            return body, False
+                    return b"".join(body), True
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return b"".join(body), False
 
     async def _rest(self) -> tuple[bytes, bool]:
         data = b""

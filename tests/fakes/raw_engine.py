@@ -163,7 +163,7 @@ class RawEngine:
                     self.calls.append(call)
                     script = asyncio.ensure_future(self.script(call))
                     self._tasks.add(script)
-        except ConnectionError:
+        except (ConnectionError, asyncio.CancelledError):
             pass
         finally:
             self.open -= 1
