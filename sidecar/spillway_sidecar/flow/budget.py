@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class RetryBudget:
-    """Counts requests and retries in flight. A retry holds its place until its request ends."""
+    """Counts requests in flight and those of them on a retry. Such a request holds one place, however often it tries, to its end."""
 
     __slots__ = ("denied_total", "in_flight", "percent", "retrying", "spent_total")
 
@@ -21,7 +21,7 @@ class RetryBudget:
         return self.percent > 0 and self.retrying < max(1, self.in_flight * self.percent // 100)
 
     def take(self) -> bool:
-        """Whether one more retry may start; it is counted if so."""
+        """Whether one more request may try again; it is counted if so."""
         if not self.has_room:
             self.denied_total += 1
             return False
@@ -29,9 +29,9 @@ class RetryBudget:
         self.spent_total += 1
         return True
 
-    def give_back(self, retries: int) -> None:
-        """The request that took `retries` has ended."""
-        self.retrying -= retries
+    def give_back(self) -> None:
+        """A request that took a place has ended."""
+        self.retrying -= 1
 
     def info(self) -> dict[str, int]:
         """The counts."""

@@ -384,7 +384,7 @@ class RouteExchange(Exchange):
         retries = self.route.retries
         if len(self.tried) < retries.max_attempts and now < self.started + self.route.timeouts.request_seconds:
             choice = self._choose()
-            if choice is not None and self.budget.take():
+            if choice is not None and (self.retries or self.budget.take()):
                 self.retries += 1
                 if self.stats is not None:
                     self.stats.retries += 1
@@ -506,7 +506,7 @@ class RouteExchange(Exchange):
         now = site.now = site.clock()
         self.budget.in_flight -= 1
         if self.retries:
-            self.budget.give_back(self.retries)
+            self.budget.give_back()
         target = self.target
         if target is not None:
             self.target = None
