@@ -1,0 +1,568 @@
+"""The life of a request: clients that leave, engines that fail, retries, deadlines, and that every count comes back to zero."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from typing import Any
+
+import pytest
+from tests.fakes.proxy_bench import BODY, STREAM_BODY, Bench, Router, config, free_port, post, routed, until
+from tests.fakes.raw_engine import DONE, LAST, SSE_HEAD, Call, answers, chunk, event, reply, resets, silent, stream
+
+from spillway_sidecar.drain import drain
+from spillway_sidecar.proxy.sweep import run_sweeps
+from spillway_wire.names import RequestType
+from spillway_wire.snapshot import Cluster, Limits, Timeouts, key_of
+
+
+def outcomes(router: Router) -> dict[str, int]:
+    """Requests by how they ended, over all counters."""
+    total: dict[str, int] = {}
+    stats = router.site.stats
+    for counts in [b.outcomes for b in stats.backends.values()] + [r.outcomes for r in stats.refusals.values()]:
+        for outcome, count in counts.items():
+            total[str(outcome)] = total.get(str(outcome), 0) + count
+    return total
+
+
+async def _starts(call: Call) -> None:
+    await call.write(SSE_HEAD + chunk(event("a")))
+
+
+@pytest.mark.parametrize(("script", "request_"), [(silent, post()), (silent, post(STREAM_BODY)), (_starts, post(STREAM_BODY))])
+@pytest.mark.parametrize("orderly", [True, False])
+async def test_a_client_that_leaves_takes_its_engines_connection_along(script: Any, request_: bytes, orderly: bool):
+    async with routed(script) as (router, engine):
+        client = await router.client()
+        client.send(request_)
+        await until(lambda: engine.calls)
+        if script is _starts:
+            await client.head()
+        left = time.monotonic()
+        client.writer.close() if orderly else client.leave()
+        await asyncio.wait_for(engine.connections[0].closed.wait(), 5.0)
+        assert time.monotonic() - left < 1.0
+        await until(router.idle)
+        assert outcomes(router) == {"client_gone": 1}
+        assert router.target().failures == 0
+
+
+async def test_a_client_that_closes_its_half_has_left():
+    async with routed(silent) as (router, engine):
+        client = await router.client()
+        client.send(post())
+        await until(lambda: engine.calls)
+        client.writer.write_eof()
+        await asyncio.wait_for(engine.connections[0].closed.wait(), 5.0)
+        assert router.idle()
+
+
+async def test_a_client_that_leaves_while_an_endpoint_is_dialled():
+    async with Bench() as bench:
+        router = await bench.router(config(free_port()))
+        dialling = asyncio.Event()
+        cancelled = asyncio.Event()
+
+        async def dial() -> Any:
+            dialling.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                cancelled.set()
+
+        original = type(router.target()).dial
+        try:
+            type(router.target()).dial = lambda _self: dial()  # type: ignore[method-assign]
+            client = await router.client()
+            client.send(post())
+            await dialling.wait()
+            client.leave()
+            await asyncio.wait_for(cancelled.wait(), 5.0)
+        finally:
+            type(router.target()).dial = original  # type: ignore[method-assign]
+        await until(router.idle)
+
+
+async def test_a_client_that_leaves_in_its_body_reaches_no_engine():
+    async with routed(answers(reply())) as (router, engine):
+        client = await router.client()
+        client.send(post()[:-5])
+        await until(lambda: any(c.busy for c in router.site.connections))
+        client.leave()
+        await until(lambda: not router.site.connections)
+        assert not engine.connections
+
+
+async def test_a_thousand_clients_that_leave_at_any_point_leave_nothing_behind():
+    """Through router and sidecar, with a short queue, while some are refused, some fail and some finish."""
+    rng = random.Random(11)
+
+    async def script(call: Call) -> None:
+        if rng.random() < 0.1:
+            call.reset()
+            return
+        for piece in (SSE_HEAD, chunk(event("a")), chunk(event("b")), chunk(DONE) + LAST):
+            await asyncio.sleep(rng.random() * 0.004)
+            await call.write(piece)
+
+    async with Bench() as bench:
+        engine = await bench.engine(script)
+        guard = await bench.guard(engine.port)
+        guard.site.resize(8, 8)
+        resources = config(guard.port, inbound=True)
+        cluster = resources["cluster", "default/a"]
+        assert isinstance(cluster, Cluster)
+        resources[key_of(cluster)] = Cluster(cluster.name, cluster.provider, cluster.model, limits=Limits(8, 40))
+        router = await bench.router(resources)
+
+        async def one() -> None:
+            client = await router.client()
+            request = post(STREAM_BODY)
+            point = rng.random()
+            if point < 0.1:
+                client.send(request[: rng.randrange(len(request))])
+            else:
+                client.send(request)
+            if point < 0.9:
+                await asyncio.sleep(rng.random() * 0.02)
+            else:
+                await client.reply()
+            client.leave()
+            bench.clients.remove(client)
+
+        for _ in range(20):
+            await asyncio.gather(*(one() for _ in range(50)))
+        await until(lambda: router.idle() and guard.idle())
+        assert engine.calls, "none reached the engine"
+        await until(lambda: not router.site.connections)
+        open_here = len(router.target().idle)
+        await until(lambda: len(guard.site.connections) == open_here)
+        await until(lambda: engine.open == len(guard.site.engine.idle))
+        assert sum(outcomes(router).values()) >= 800
+
+
+# --- elsewhere
+
+
+async def _two(bench: Bench, script: Any, **options: Any) -> tuple[Router, Any, Any]:
+    bad, good = await bench.engine(script), await bench.engine(answers(reply()))
+    return await bench.router(config(bad.port, good.port, **options)), bad, good
+
+
+async def _ask_until(router: Router, tried: Any, count: int = 30) -> list[int]:
+    """Asks until `tried` holds; the statuses."""
+    statuses = []
+    for _ in range(count):
+        statuses.append((await router.ask()).status)
+        if tried():
+            return statuses
+    raise AssertionError("it was never tried")
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+async def test_errors_that_another_endpoint_may_not_have_go_there(status: int):
+    async with Bench() as bench:
+        router, bad, good = await _two(bench, answers(reply(b'{"error":{}}', status=status)))
+        statuses = await _ask_until(router, lambda: bad.calls)
+        assert set(statuses) == {200}
+        assert len(bad.calls) == 1
+        assert len(good.calls) == len(statuses)
+        assert router.idle()
+
+
+@pytest.mark.parametrize("script", [resets, answers(b"", close=True), answers(reply()[:20], close=True), answers(SSE_HEAD, close=True)])
+async def test_connections_that_break_before_a_byte_of_the_body_go_elsewhere(script: Any):
+    async with Bench() as bench:
+        router, bad, _ = await _two(bench, script)
+        assert set(await _ask_until(router, lambda: bad.calls)) == {200}
+        assert len(bad.calls) == 1
+        assert router.idle()
+
+
+async def test_refused_connections_go_elsewhere_and_the_endpoint_is_let_be():
+    async with Bench() as bench:
+        good = await bench.engine(answers(reply()))
+        router = await bench.router(config(free_port(), good.port))
+        assert {(await router.ask()).status for _ in range(30)} == {200}
+        down = router.target(0)
+        assert down.failures == 1
+        assert down.info()["down"]
+
+
+async def test_an_endpoint_that_fails_fast_is_left_after_three_requests_and_comes_back():
+    async with Bench() as bench:
+        state = {"bad": True}
+
+        async def script(call: Call) -> None:
+            await call.write(reply(status=500) if state["bad"] else reply())
+
+        router, bad, _ = await _two(bench, script)
+        assert {(await router.ask()).status for _ in range(60)} == {200}
+        assert 1 <= len(bad.calls) <= 3
+        state["bad"] = False
+        seen = len(bad.calls)
+        for _ in range(30):  # three seconds and more of the clock
+            router.advance(0.5)
+            assert (await router.ask()).status == 200
+        assert len(bad.calls) > seen + 5
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422])
+async def test_no_request_goes_elsewhere_after_a_4xx(status: int):
+    async with Bench() as bench:
+        engines = [await bench.engine(answers(reply(b"{}", status=status))) for _ in range(2)]
+        router = await bench.router(config(*(engine.port for engine in engines)))
+        assert (await router.ask()).status == status
+        assert sum(len(engine.calls) for engine in engines) == 1
+
+
+async def test_nothing_is_asked_again_once_a_byte_has_gone_out():
+    async def script(call: Call) -> None:
+        await call.write(SSE_HEAD + chunk(event("a")))
+        await asyncio.sleep(0.005)
+        call.reset()
+
+    async with Bench() as bench:
+        engines = [await bench.engine(script) for _ in range(2)]
+        router = await bench.router(config(*(engine.port for engine in engines)))
+        got = await router.ask(post(STREAM_BODY))
+        assert got.body.count(event("a")) == 1
+        assert b"stream_interrupted" in got.body
+        assert sum(len(engine.calls) for engine in engines) == 1
+
+
+@pytest.mark.parametrize("attempts", [1, 2, 3, 5])
+async def test_attempts_are_bounded_and_never_at_the_same_endpoint(attempts: int):
+    async with Bench() as bench:
+        engines = [await bench.engine(answers(reply(status=503))) for _ in range(4)]
+        router = await bench.router(config(*(engine.port for engine in engines), attempts=attempts))
+        got = await router.ask()
+        assert got.status == 503
+        assert sorted(len(engine.calls) for engine in engines)[-1] == 1
+        assert sum(len(engine.calls) for engine in engines) == min(attempts, 4)
+        assert router.idle()
+
+
+async def test_retries_beyond_the_budget_are_not_made():
+    async with Bench() as bench:
+        gate = asyncio.Event()
+
+        async def script(call: Call) -> None:
+            await gate.wait()
+            await call.write(reply(status=503))
+
+        engines = [await bench.engine(script) for _ in range(2)]
+        router = await bench.router(config(*(engine.port for engine in engines), budget=10))
+        waiting = [asyncio.ensure_future(router.ask()) for _ in range(40)]
+        await until(lambda: sum(len(engine.calls) for engine in engines) == 40)
+        gate.set()
+        assert {got.status for got in await asyncio.gather(*waiting)} == {503}
+        assert sum(len(engine.calls) for engine in engines) < 60
+        budget = router.site.budgets["default/r"]
+        assert budget.denied_total > 0
+        assert router.idle()
+
+
+async def test_without_a_budget_nothing_is_asked_twice():
+    async with Bench() as bench:
+        engines = [await bench.engine(answers(reply(status=500))) for _ in range(2)]
+        router = await bench.router(config(*(engine.port for engine in engines), budget=0))
+        assert (await router.ask()).status == 502
+        assert sum(len(engine.calls) for engine in engines) == 1
+
+
+async def test_a_kept_connection_that_had_ended_is_replaced_outside_budget_and_attempts():
+    async def script(call: Call) -> None:
+        if call.number == 0:
+            await call.write(reply())
+        else:
+            call.reset()
+
+    async with routed(script, attempts=1, budget=0) as (router, engine):
+        for _ in range(10):
+            assert (await router.ask()).status == 200
+        assert len(engine.connections) == 10
+        assert router.target().failures == 0
+        assert router.site.budgets["default/r"].info()["spent_total"] == 0
+        assert router.idle()
+
+
+async def test_a_kept_connection_that_broke_after_a_byte_is_a_failure():
+    async def script(call: Call) -> None:
+        await call.write(reply() if call.number == 0 else b"HTTP")
+        if call.number:
+            call.reset()
+
+    async with routed(script, attempts=1) as (router, engine):
+        assert (await router.ask()).status == 200
+        assert (await router.ask()).status == 502
+        assert len(engine.calls) == 2
+
+
+async def test_when_all_are_gone_the_answer_is_quick_and_says_when_to_come_again():
+    async with Bench() as bench:
+        router = await bench.router(config(free_port(), free_port(), free_port()))
+        for _ in range(5):
+            asked = time.monotonic()
+            got = await router.ask()
+            assert time.monotonic() - asked < 1.0
+            assert got.status == 503
+            assert got.header(b"retry-after") == b"1"
+            assert json.loads(got.body)["error"]["code"] == "no_endpoint"
+        assert router.idle()
+
+
+async def test_when_all_are_full_the_answer_says_when_to_come_again():
+    async with routed(silent, limits=Limits(max_concurrency=2)) as (router, engine):
+        clients = [await router.client() for _ in range(2)]
+        for client in clients:
+            client.send(post())
+        await until(lambda: len(engine.calls) == 2)
+        got = await router.ask()
+        assert got.status == 429
+        assert got.header(b"retry-after") == b"1"
+        assert json.loads(got.body)["error"]["type"] == "rate_limit_error"
+        for client in clients:
+            client.leave()
+        await until(router.idle)
+        assert outcomes(router) == {"client_gone": 2, "overloaded": 1}
+
+
+async def test_a_type_that_no_backend_serves_is_refused_and_keeps_no_place():
+    async with routed(answers(reply()), capabilities=(RequestType.CHAT,)) as (router, engine):
+        for _ in range(3):
+            got = await router.ask(post(path=b"/v1/embeddings"))
+            assert got.status == 400
+        assert not engine.calls
+        assert router.idle()
+        assert outcomes(router) == {"unsupported": 3}
+
+
+async def test_each_request_is_counted_once():
+    async with routed(answers(reply())) as (router, _):
+        await router.ask()
+        await router.ask(post(b'{"model":"x"}'))
+        await router.ask(post(b"{"))
+        await router.ask(b"nonsense\r\n\r\n")
+        assert outcomes(router) == {"ok": 1, "model_not_found": 1, "bad_request": 2}
+        traffic = router.site.stats.traffic()
+        assert [(t.requests, t.errors) for t in traffic] == [(1, 0)]
+        assert router.site.stats.traffic() == ()
+
+
+# --- time
+
+
+async def test_the_first_token_has_a_deadline():
+    async with Bench() as bench:
+        engine = await bench.engine(silent)
+        router = await bench.router(config(engine.port, timeouts=Timeouts(first_token_seconds=5.0)))
+        client = await router.client()
+        client.send(post())
+        await until(lambda: engine.calls)
+        router.advance(4.9)
+        assert not router.idle()
+        router.advance(0.2)
+        got = await client.reply()
+        assert got.status == 504
+        assert got.header(b"x-spillway-reason") == b"first_token_timeout"
+        await until(lambda: engine.open == 0)
+        assert router.idle()
+
+
+async def test_a_head_is_not_a_first_token():
+    async with Bench() as bench:
+        engine = await bench.engine(answers(SSE_HEAD))
+        good = await bench.engine(answers(stream("a")))
+        router = await bench.router(config(engine.port, good.port, timeouts=Timeouts(first_token_seconds=5.0)))
+        for _ in range(20):
+            client = await router.client()
+            client.send(post(STREAM_BODY))
+            before = len(good.calls)
+            await until(lambda before=before: engine.calls or len(good.calls) > before)  # type: ignore[misc]
+            if engine.calls:
+                break
+            await client.reply()
+        await asyncio.sleep(0.02)
+        router.advance(5.1)
+        assert (await client.reply()).body == event("a") + DONE
+
+
+async def test_a_stream_may_be_silent_for_so_long():
+    async with Bench() as bench:
+        engine = await bench.engine(_starts)
+        router = await bench.router(config(engine.port, timeouts=Timeouts(stream_idle_seconds=5.0)))
+        client = await router.client()
+        client.send(post(STREAM_BODY))
+        await client.head()
+        router.sweep()
+        router.advance(4.9)
+        await engine.calls[0].write(chunk(event("b")))
+        await client.reader.readuntil(event("b") + b"\r\n")
+        router.sweep()
+        router.advance(4.9)
+        assert not router.idle()
+        router.advance(0.2)
+        body, whole = await client._chunks()
+        assert whole
+        assert json.loads(body[6:])["error"]["reason"] == "stream_idle_timeout"
+        await until(lambda: engine.open == 0)
+        assert router.idle()
+
+
+async def test_the_whole_request_has_a_deadline_however_busy_its_stream():
+    async with Bench() as bench:
+        engine = await bench.engine(_starts)
+        router = await bench.router(config(engine.port, timeouts=Timeouts(request_seconds=20.0)))
+        client = await router.client()
+        client.send(post(STREAM_BODY))
+        await client.head()
+        for n in range(3):
+            router.advance(5.0)
+            await engine.calls[0].write(chunk(event(f"n{n}")))
+            await client.reader.readuntil(event(f"n{n}") + b"\r\n")
+        router.advance(5.1)
+        body, whole = await client._chunks()
+        assert whole
+        assert b"request_timeout" in body
+        assert router.idle()
+
+
+async def test_dialling_has_a_deadline():
+    async with Bench() as bench:
+        router = await bench.router(config(free_port(), attempts=1), connect_seconds=0.05)
+        kind = type(router.target())
+        original = kind.dial
+
+        async def never(self: Any) -> Any:
+            await asyncio.Event().wait()
+
+        try:
+            kind.dial = never  # type: ignore[method-assign]
+            got = await router.ask()
+        finally:
+            kind.dial = original  # type: ignore[method-assign]
+        assert got.status == 503
+        assert got.header(b"x-spillway-reason") == b"connect_failed"
+        assert router.idle()
+
+
+async def _admits(call: Call) -> None:
+    await call.write(b"HTTP/1.1 103 X\r\nx-spillway-admission: admitted\r\n\r\n")
+
+
+async def test_a_silent_sidecar_costs_a_tenth_of_a_second_and_a_slow_engine_is_waited_for():
+    async with Bench() as bench:
+        frozen = await bench.engine(silent)
+        slow = await bench.engine(_admits)
+        router = await bench.router(config(frozen.port, slow.port, inbound=True))
+        sweeps = asyncio.ensure_future(run_sweeps(router.site))
+        try:
+            clients = [await router.client() for _ in range(6)]
+            asked = time.monotonic()
+            for client in clients:
+                client.send(post())
+            await until(lambda: len(slow.calls) == len(clients))
+            assert frozen.calls, "the frozen one was never asked"
+            assert time.monotonic() - asked < 2.0
+            await until(lambda: frozen.open == 0)
+            await asyncio.sleep(0.3)
+            assert sum(1 for c in router.site.connections if c.exchange is not None) == len(clients)
+            for call in slow.calls:
+                await call.write(reply())
+            for client in clients:
+                assert (await client.reply()).status == 200
+            assert router.idle()
+        finally:
+            sweeps.cancel()
+            await asyncio.gather(sweeps, return_exceptions=True)
+
+
+async def test_an_endpoint_that_said_its_engine_is_down_is_asked_again():
+    state = {"up": False}
+
+    async def script(call: Call) -> None:
+        load = b'endpoint-load-metrics: JSON {"named_metrics":{"engine_down":1}}\r\nx-spillway-admission: refused\r\n'
+        await call.write(reply() if state["up"] else reply(b"{}", status=503, head=load))
+
+    async with routed(script, inbound=True) as (router, engine):
+        for _ in range(5):
+            got = await router.ask()
+            assert got.status == 503
+            assert got.header(b"retry-after") == b"1"
+        assert len(engine.calls) == 1
+        state["up"] = True
+        router.advance(1.1)
+        assert (await router.ask()).status == 200
+        assert router.target().penalty == 1.0, "a refusal is no failure"
+
+
+# --- leaving
+
+
+async def test_draining_answers_what_is_under_way_and_closes_the_rest():
+    gate = asyncio.Event()
+
+    async def script(call: Call) -> None:
+        await gate.wait()
+        await call.write(reply())
+
+    async with routed(script) as (router, engine):
+        busy, half, idle = [await router.client() for _ in range(3)]
+        idle.send(b"GET /v1/models HTTP/1.1\r\nHost: proxy\r\n\r\n")
+        await idle.reply()
+        busy.send(post())
+        half.send(post()[:-5])
+        await until(lambda: engine.calls and sum(c.busy for c in router.site.connections) == 2)
+        leaving = asyncio.ensure_future(drain((router.site,), (), 5.0, router.bench.clock))
+        assert await idle.ended()
+        half.send(BODY[-5:])
+        await until(lambda: len(engine.calls) == 2)
+        assert not leaving.done()
+        gate.set()
+        for client in (busy, half):
+            got = await client.reply()
+            assert (got.status, got.header(b"connection")) == (200, b"close")
+            assert await client.ended()
+        assert await leaving == 0
+        assert router.idle()
+
+
+async def test_draining_cuts_what_is_not_done_in_time():
+    async with routed(silent) as (router, engine):
+        client = await router.client()
+        client.send(post())
+        await until(lambda: engine.calls)
+        assert await drain((router.site,), (), 0.05, router.bench.clock) == 1
+        assert await client.ended()
+        await until(lambda: engine.open == 0 and router.idle())
+
+
+async def test_a_request_keeps_the_configuration_that_it_began_with():
+    gate = asyncio.Event()
+
+    async def script(call: Call) -> None:
+        await gate.wait()
+        await call.write(reply(b"old"))
+
+    async with Bench() as bench:
+        old, new = await bench.engine(script), await bench.engine(answers(reply(b"new")))
+        router = await bench.router(config(old.port))
+        target = router.target()
+        client = await router.client()
+        client.send(post())
+        await until(lambda: old.calls)
+        router.swapper.swap("2", config(new.port))
+        assert (await router.ask()).body == b"new"
+        gate.set()
+        assert (await client.reply()).body == b"old"
+        await until(lambda: old.open == 0)
+        assert target.in_flight == 0
+        assert router.idle()
+        with pytest.raises(KeyError):
+            router.swapper.swap("3", {k: v for k, v in config(new.port).items() if k[0] != "cluster"})
+        assert (await router.ask()).body == b"new"
+        assert router.site.version == "2"
