@@ -23,6 +23,8 @@ from typing import Final
 
 from spillway_wire.loads import Load
 
+UNLIMITED: Final = 1 << 30
+LASTING_QUEUE_SECONDS: Final = 1.2  # more than one sample of the engine's metrics
 STALE_SECONDS: Final = 3.0  # three reporting intervals
 KNEE_SHARE: Final = 8  # queueing is felt from an eighth of the concurrency limit on
 KNEE_MIN_REQUESTS: Final = 4
@@ -41,6 +43,7 @@ AWAY_SECONDS: Final = 1.0  # the interval of reports
 DOWN_BASE_SECONDS: Final = 0.5
 DOWN_MAX_SECONDS: Final = 10.0
 DOWN_AFTER_FAILURES: Final = 3
+LIMITED_MAX_SECONDS: Final = 60.0
 SLOW_START_SECONDS: Final = 5.0
 SLOW_START_FACTOR: Final = 8.0
 
@@ -82,9 +85,9 @@ class EndpointState:
     """One endpoint as this router sees it. Mutable, single-threaded; numbers only."""
 
     __slots__ = (
-        "away_until", "blocked", "down_until", "draining", "factor", "failed_at", "failures", "heard_at", "id", "in_flight", "in_flight_tokens", "inbound", "knee_tokens", "max_requests", "max_running",
+        "away_until", "blocked", "down_until", "draining", "factor", "failed_at", "failures", "heard_at", "id", "in_flight", "in_flight_tokens", "inbound", "knee_tokens", "limited_until", "max_requests", "max_running",
         "penalty", "probing", "reported_at", "reported_requests", "reported_tokens", "reported_waiting", "returned_at", "sent_since", "sent_since_tokens", "shut",
-        "slowness", "slowness_at", "speed", "suspect",
+        "slowness", "slowness_at", "speed", "suspect", "trouble", "waiting_since",
     )  # fmt: skip
 
     def __init__(self, id_: str, inbound: bool, speed: ClusterSpeed) -> None:
@@ -98,7 +101,8 @@ class EndpointState:
         self.reported_tokens = 0
         self.reported_requests = 0
         self.reported_waiting = 0
-        self.max_running = 1 << 30  # learned: what the engine ran when requests began to wait in it
+        self.waiting_since = 0.0
+        self.max_running = UNLIMITED  # learned: what the engine runs while requests wait in it
         self.reported_at = -1e9
         self.suspect = False
         self.slowness = 1.0
@@ -113,9 +117,11 @@ class EndpointState:
         self.probing = False
         self.returned_at = -1e9
         self.draining = False
+        self.limited_until = 0.0  # it has answered 429 and said for how long
+        self.trouble: tuple[str, str] | None = None  # reason and message of a failure that a person has to mend
         self.blocked = False  # cannot be used at all, e.g. for want of its key
         self.shut = False  # draining, blocked, away or down: look closer before choosing it
-        self.max_requests = 1 << 30
+        self.max_requests = UNLIMITED
         self.knee_tokens = float(KNEE_MIN_REQUESTS * BASE_TOKENS)
 
     # --- what is known of it
@@ -132,7 +138,7 @@ class EndpointState:
             self.draining = draining
         if blocked is not None:
             self.blocked = blocked
-        self.shut = self.draining or self.blocked or self.down_until > 0.0 or self.away_until > 0.0
+        self.shut = self.draining or self.blocked or self.down_until > 0.0 or self.away_until > 0.0 or self.limited_until > 0.0
 
     def report(self, load: Load, now: float) -> None:
         """The endpoint's own word on its load. A figure that stands still while this router holds more than it is suspect."""
@@ -140,12 +146,7 @@ class EndpointState:
         self.suspect = tokens == self.reported_tokens and self.sent_since_tokens > 0 and self.in_flight_tokens > tokens
         self.reported_tokens = tokens
         self.reported_requests = load.in_flight + load.queued
-        self.reported_waiting = load.queued + (load.engine_waiting or 0)
-        if load.engine_running:
-            if load.engine_waiting:
-                self.max_running = load.engine_running
-            elif load.engine_running > self.max_running:
-                self.max_running = 1 << 30  # it can do more than that
+        self._learn_limit(load, now)
         self.reported_at = now
         self.sent_since = 0
         self.sent_since_tokens = 0
@@ -155,6 +156,31 @@ class EndpointState:
         elif self.away_until:
             self.away_until = 0.0
             self.mark()
+
+    def _learn_limit(self, load: Load, now: float) -> None:
+        """What the engine runs while requests wait in it is what it can run. Only a queue that lasts counts: one sample may be chance."""
+        waiting = load.queued + (load.engine_waiting or 0)
+        if not waiting or now - self.reported_at > STALE_SECONDS:
+            self.waiting_since = now
+        self.reported_waiting = waiting
+        lasting = waiting > 0 and now - self.waiting_since >= LASTING_QUEUE_SECONDS
+        if load.engine_running:
+            if lasting and load.engine_waiting:
+                self.max_running = load.engine_running
+            elif load.engine_running > self.max_running:
+                self.max_running = UNLIMITED  # it can do more than that
+
+    def limit_rate(self, seconds: float, now: float) -> None:
+        """It wants to be left alone for so long. A word that holds for hours is asked again earlier."""
+        self.limited_until = max(self.limited_until, now + min(max(seconds, 0.0), LIMITED_MAX_SECONDS))
+        self.mark()
+
+    def limited(self, now: float) -> bool:
+        """Whether it is still to be left alone."""
+        if self.limited_until and now >= self.limited_until:
+            self.limited_until = 0.0
+            self.mark()
+        return self.limited_until > 0.0
 
     # --- requests
 
@@ -177,6 +203,7 @@ class EndpointState:
         """A request ended well: the endpoint is up."""
         if self.failures or self.penalty != 1.0:
             self.failures = 0
+            self.trouble = None
             self.penalty = max(1.0, self.penalty / 2.0)
             if self.down_until:
                 self.returned_at = now
@@ -263,7 +290,13 @@ class EndpointState:
 
     def queues(self, now: float) -> bool:
         """Whether one more request would wait there: its last word, if fresh, or this router's count against the learned limit."""
-        return self.in_flight >= self.max_running or (self.reported_waiting > 0 and now - self.reported_at <= STALE_SECONDS)
+        if self.in_flight >= self.max_running:
+            return True
+        return (
+            self.reported_waiting > 0
+            and self.reported_at - self.waiting_since >= LASTING_QUEUE_SECONDS
+            and now - self.reported_at <= STALE_SECONDS
+        )
 
     def score(self, cost: int, routers: int, now: float) -> float:
         """Relative time to first token that a request of `cost` tokens would meet; lower is better."""
@@ -278,13 +311,15 @@ class EndpointState:
             "reported_requests": self.reported_requests,
             "reported_tokens": self.reported_tokens,
             "reported_waiting": self.reported_waiting,
-            "max_running": self.max_running if self.max_running < 1 << 30 else None,
+            "max_running": self.max_running if self.max_running < UNLIMITED else None,
             "slowness": round(self.slowness, 3),
             "penalty": self.penalty,
             "factor": round(self.factor, 3),
             "failures": self.failures,
             "draining": self.draining,
             "blocked": self.blocked,
+            "limited": self.limited_until > 0.0,
+            "trouble": ": ".join(self.trouble) if self.trouble else None,
             "away": self.away_until > 0.0,
             "down": self.down_until > 0.0,
             "suspect": self.suspect,
