@@ -22,7 +22,7 @@ from spillway_sidecar.admin import AdminPages, AdminServer
 from spillway_sidecar.config.client import DiscoveryClient
 from spillway_sidecar.config.last_good import LastGoodRefusedError, LastGoodStore
 from spillway_sidecar.config.snapshot import Snapshot
-from spillway_sidecar.drain import Drained, drain
+from spillway_sidecar.drain import Drained, drain, drained, leave
 from spillway_sidecar.engines import GpuLoad
 from spillway_sidecar.guard import Guard
 from spillway_sidecar.proxy.downstream import Downstream
@@ -69,10 +69,19 @@ class Proxy:
         self.guard = Guard(settings, self.boot_id, self.clock, rng) if settings.role is Role.SIDECAR else None
         self.swapper = Swapper(self.route, self._credential, self._tls_context)
         self._tls: ssl.SSLContext | None = None
+        self._goodbye: asyncio.Future[None] | None = None
         self.client = self._discovery(rng)
         self.reporter = self._reporter()
         self.admin = AdminServer(
-            AdminPages(ready=self._ready, registry=self.registry, config=self._config, info=self.info, explain=self._explain),
+            AdminPages(
+                ready=self._ready,
+                registry=self.registry,
+                config=self._config,
+                info=self.info,
+                explain=self._explain,
+                drain=self._leave,
+                drained=lambda: drained(self._sites(), settings.drain_seconds, self.clock),
+            ),
             settings.admin_host,
             settings.admin_port,
         )
@@ -116,7 +125,10 @@ class Proxy:
     def _reporter(self) -> Reporter:
         route, guard = self.route, self.guard
         figures = RouterFigures(
-            traffic=route.stats.traffic, refused=route.stats.refused, demand=route.demand, problems=self.secrets.problems
+            traffic=route.stats.traffic,
+            refused=route.stats.refused,
+            demand=route.demand,
+            problems=lambda: (*self.secrets.problems(), *self.swapper.problems()),
         )
         reporter = Reporter(
             self.boot_id,
@@ -210,6 +222,17 @@ class Proxy:
 
     # --- life
 
+    def _sites(self) -> tuple[Drained, ...]:
+        return (self.route,) if self.guard is None else (self.route, self.guard.site)
+
+    def _leave(self) -> None:
+        """The pod is being deleted: says so while everything still listens. SIGTERM brings the rest."""
+        if not self.route.draining:
+            _LOG.info("leaving")
+            leave(self._sites())
+            if self.client is not None:
+                self._goodbye = asyncio.ensure_future(self.client.drain("terminating"))
+
     async def run(self) -> None:
         """Serves until SIGTERM or SIGINT, then drains."""
         settings = self.settings
@@ -250,8 +273,7 @@ class Proxy:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await self.client.drain("terminating")
-        sites: tuple[Drained, ...] = (self.route,) if inbound is None else (self.route, inbound)
-        cut = await drain(sites, listeners, settings.drain_seconds, self.clock)
+        cut = await drain(self._sites(), listeners, settings.drain_seconds, self.clock)
         _LOG.info("drained, %d requests cut", cut)
         for task in tasks:
             task.cancel()

@@ -1,6 +1,6 @@
 """The admin listener of a proxy: health, readiness, metrics, the snapshot in force, state, and explanations of decisions.
 
-It is a GET-only HTTP/1.1 server of our own on `asyncio.start_server`, one request a connection. `aiohttp.web` would do the
+It is a small HTTP/1.1 server of our own on `asyncio.start_server`, one request a connection. `aiohttp.web` would do the
 same for 1.9 MB of resident memory (38.2 to 40.1 MB for the imports of a proxy, where the whole process is to idle under 40 MB),
 to serve six pages to a kubelet, a Prometheus and an operator's `curl`. Strict, since it faces the pod network: a request head is
 at most 8 KiB and complete within the deadline, a reader takes its answer within the deadline or is cut off, connections
@@ -14,6 +14,8 @@ are counted. There is no access log; a page that fails answers 500 and is logged
 | `/config` | the snapshot in force |
 | `/info` | state of the proxy's parts |
 | `/explain/{request id}` | the decision record of a request, or 404 |
+| `POST /drain` | begins to drain; from this machine or pod only, since whoever may ask for it may take the proxy out |
+| `/drained` | waits until the proxy drains and nothing is under way; changes nothing, so that a kubelet may ask from anywhere |
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
@@ -34,10 +36,12 @@ _LOG = logging.getLogger(__name__)
 MAX_HEAD_BYTES: Final = 8 * 1024
 MAX_CONNECTIONS: Final = 64
 DEADLINE_SECONDS: Final = 5.0
+MAX_WAITING: Final = 4  # hooks of one pod's containers; more would take connections from probes
 
 _REQUEST_LINE = re.compile(rb"([A-Z]{1,16}) (/[!-~]*) HTTP/1\.[01]")
+_LOOPBACK = re.compile(r"(::ffff:)?127\..*|::1")
 _REASONS: Final = {
-    200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed",
+    200: "OK", 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed",
     431: "Request Header Fields Too Large", 500: "Internal Server Error", 503: "Service Unavailable",
 }  # fmt: skip
 _TEXT: Final = "text/plain; charset=utf-8"
@@ -56,6 +60,8 @@ class AdminPages:
     config: Callable[[], object]
     info: Callable[[], Mapping[str, object]]
     explain: Callable[[str], object] = lambda _: None
+    drain: Callable[[], None] | None = None  # begins; None: not from here
+    drained: Callable[[], Awaitable[bool]] | None = None  # whether it was done in time
 
     def answer(self, target: str) -> _Answer:  # noqa: PLR0911 - one return a page
         """The answer to `GET target`. Raises whatever a page raises."""
@@ -89,6 +95,7 @@ class AdminServer:
         self._open: set[asyncio.Task[None]] = set()
         self._served = 0
         self._refused = 0
+        self._waiting = 0
 
     @property
     def port(self) -> int:
@@ -126,7 +133,8 @@ class AdminServer:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(self._deadline_seconds):
-                status, content_type, body = self._answer(await _head(reader))
+                request_line = await _head(reader)
+            status, content_type, body = await self._special(request_line, writer) or self._answer(request_line)
             async with asyncio.timeout(self._deadline_seconds):
                 writer.write(_response(status, content_type, body))
                 self._served += 1
@@ -136,6 +144,28 @@ class AdminServer:
             pass  # the client left, or took too long
         finally:
             writer.transport.abort()
+
+    async def _special(self, request_line: bytes | None, writer: asyncio.StreamWriter) -> _Answer | None:
+        """The answers that do something or wait; None for the pages."""
+        pages = self._pages
+        request = _REQUEST_LINE.fullmatch(request_line or b"")
+        match request.groups() if request is not None else ():
+            case (b"POST", b"/drain") if pages.drain is not None:
+                peer = writer.get_extra_info("peername")
+                if not (peer and _LOOPBACK.fullmatch(str(peer[0]))):
+                    return _error(403, "only from this machine or pod")
+                pages.drain()
+                return 200, _TEXT, b"draining\n"
+            case (b"GET", b"/drained") if pages.drained is not None:
+                if self._waiting >= MAX_WAITING:
+                    return _error(503, "enough are waiting")
+                self._waiting += 1
+                try:
+                    done = await pages.drained()
+                finally:
+                    self._waiting -= 1
+                return (200, _TEXT, b"drained\n") if done else _error(503, "not drained in time")
+        return None
 
     def _answer(self, request_line: bytes | None) -> _Answer:
         if request_line is None:

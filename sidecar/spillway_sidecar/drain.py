@@ -3,6 +3,9 @@
 The order matters. Readiness fails first and the operator hears `bye`, so that nobody sends more; listeners close; idle
 connections close; requests under way or half read are answered, marked `connection: close`. What is not done by the deadline
 is cut.
+
+In a pod the first half comes earlier than the second: `leave` (a pod's `preStop`, `python -m spillway_sidecar.leave`) marks the
+sites as draining while the listeners stay, and `drained` is what the engine's own `preStop` waits for.
 """
 
 from __future__ import annotations
@@ -28,10 +31,25 @@ def busy(sites: Iterable[Drained]) -> int:
     return sum(1 for site in sites for client in site.connections if client.busy)
 
 
-async def drain(sites: tuple[Drained, ...], listeners: Iterable[asyncio.Server], seconds: float, clock: Callable[[], float]) -> int:
-    """Drains for at most `seconds`; returns how many requests had to be cut."""
+def leave(sites: Iterable[Drained]) -> None:
+    """Marks the sites: readiness fails, replies close their connections, an inbound listener refuses new work with a hint."""
     for site in sites:
         site.draining = True
+
+
+async def drained(sites: tuple[Drained, ...], seconds: float, clock: Callable[[], float]) -> bool:
+    """Whether, within `seconds`, the sites drain and have nothing under way."""
+    deadline = clock() + seconds
+    while not all(site.draining for site in sites) or busy(sites):
+        if clock() >= deadline:
+            return False
+        await asyncio.sleep(POLL_SECONDS)
+    return True
+
+
+async def drain(sites: tuple[Drained, ...], listeners: Iterable[asyncio.Server], seconds: float, clock: Callable[[], float]) -> int:
+    """Drains for at most `seconds`; returns how many requests had to be cut."""
+    leave(sites)
     for listener in listeners:
         listener.close()
     for site in sites:

@@ -20,7 +20,8 @@ from spillway_sidecar.scheduling.state import ClusterSpeed
 from spillway_sidecar.settings import Settings
 from spillway_sidecar.telemetry.exposition import InboundCollector
 from spillway_wire.loads import Load
-from spillway_wire.snapshot import Cluster, Endpoints, Limits, Resource, ResourceKey
+from spillway_wire.names import Provider
+from spillway_wire.snapshot import Cluster, Endpoints, Health, Limits, Resource, ResourceKey
 
 
 class Guard:
@@ -48,6 +49,10 @@ class Guard:
             max_body_bytes=settings.max_body_bytes,
         )
         self._cluster: Cluster | None = None
+        # A pod that has just started must not pass for ready while its engine loads the model.
+        health = settings.engine_health
+        self._first = ProbeTarget(Provider.OPENAI_COMPATIBLE, Health(path=health)) if health is not None else None
+        self.probe.retarget(self._first)
 
     def _load_header(self) -> bytes:
         return self.load_header()
@@ -60,7 +65,7 @@ class Guard:
         self._cluster = cluster
         limits = cluster.limits if cluster is not None else Limits()
         self.site.resize(limits.max_concurrency, limits.max_queue)
-        self.probe.retarget(ProbeTarget(cluster.provider, cluster.health) if cluster is not None else None)
+        self.probe.retarget(ProbeTarget(cluster.provider, cluster.health) if cluster is not None else self._first)
 
     def _own_cluster(self, resources: Mapping[ResourceKey, Resource]) -> Cluster | None:
         for resource in resources.values():

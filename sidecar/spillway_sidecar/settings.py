@@ -27,6 +27,7 @@ class Settings:
     inbound_port: int
     engine_host: str
     engine_port: int
+    engine_health: str | None  # asked before a snapshot says how; None: the engine passes for up until then
     secrets_dir: Path | None
     ca_file: Path | None
     access_log: str | None
@@ -70,6 +71,7 @@ def parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     add("pod", "", "name of the pod")
     add("inbound-port", "8090", "port of the inbound listener (sidecar)", type=int)
     add("engine", "http://127.0.0.1:8000", "the engine behind the inbound listener (sidecar)")
+    add("engine-health", None, "path at which the engine is asked for its health until a snapshot says how (sidecar)")
     add("secrets-dir", None, "folder of secrets: NAMESPACE/NAME/KEY or NAME/KEY")
     add("ca-file", None, "PEM file of further certificate authorities for external servers")
     add("access-log", None, "append one JSON line a request to this file; - is standard output")
@@ -104,6 +106,7 @@ def parse(argv: list[str] | None, environ: Mapping[str, str]) -> Settings:
         inbound_port=args.inbound_port,
         engine_host=engine_host.strip("[]"),
         engine_port=int(engine_port),
+        engine_health=args.engine_health or None,
         secrets_dir=Path(args.secrets_dir) if args.secrets_dir else None,
         ca_file=Path(args.ca_file) if args.ca_file else None,
         access_log=args.access_log or None,
