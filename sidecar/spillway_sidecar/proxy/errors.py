@@ -31,6 +31,8 @@ class Outcome(enum.StrEnum):
     OVERLOADED = "overloaded"  # every place that could take it is full
     NO_ENDPOINT = "no_endpoint"  # nothing there that could take it
     CONNECT = "connect_failed"
+    TLS = "tls_failed"  # no TLS with this server, or a certificate that is not to be trusted
+    KEY_REFUSED = "key_refused"  # an external server does not take our key
     RESET = "upstream_reset"
     PROTOCOL = "upstream_protocol"
     ADMISSION_TIMEOUT = "admission_timeout"

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,6 +34,7 @@ _DROPPED: Final = frozenset(
     (
         b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te", b"trailer", b"upgrade",
         b"endpoint-load-metrics", b"x-request-id", b"x-spillway-admission", b"x-spillway-reason", b"alt-svc", b"set-cookie",
+        b"openai-organization", b"openai-project",
     )
 )  # fmt: skip
 _DROPPED_LINES: Final = re.compile(rb"(?im)^(?:" + rb"|".join(re.escape(name) for name in sorted(_DROPPED)) + rb"):[^\r]*\r\n")
@@ -128,10 +130,10 @@ class Exchange:
         try:
             async with asyncio.timeout(self.site.connect_seconds):
                 upstream = await target.dial()
-        except (OSError, ValueError):  # TimeoutError is one; a host that is no name is a ValueError
+        except (OSError, ValueError) as error:  # TimeoutError is one; a host that is no name is a ValueError
             if self.state == CONNECTING and self.target is target:
                 self._dialling = None
-                self.failed(Outcome.CONNECT, reused=False)
+                self.failed(Outcome.TLS if isinstance(error, ssl.SSLError) else Outcome.CONNECT, reused=False)
             return
         self._dialling = None
         if self.state != CONNECTING or self.target is not target:

@@ -11,9 +11,10 @@ outside the budget: keep-alive ended, nothing failed.
 
 from __future__ import annotations
 
+import math
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from spillway_sidecar.flow.budget import RetryBudget
@@ -22,7 +23,7 @@ from spillway_sidecar.proxy.errors import Outcome, Refusal
 from spillway_sidecar.proxy.exchange import CONNECTING, OVER, STREAMING, WAITING, Exchange
 from spillway_sidecar.proxy.head import RequestHead, ResponseHead
 from spillway_sidecar.proxy.models import models_response
-from spillway_sidecar.proxy.upstream import Target
+from spillway_sidecar.proxy.upstream import KEY_REFUSED, Target
 from spillway_sidecar.routing.classify import PATHS, BadRequest, Facts, classify
 from spillway_sidecar.routing.rewrite import replace_model
 from spillway_sidecar.routing.table import Backend, CompiledRoute, CompiledRule, RoutingTable
@@ -46,6 +47,8 @@ _NONE: Final = b""
 _OK: Final = Outcome.OK
 _GONE: Final = Outcome.CLIENT_GONE
 _UPSTREAM_ERROR: Final = Outcome.UPSTREAM_ERROR
+_HARD: Final = frozenset((Outcome.CONNECT, Outcome.TLS, Outcome.KEY_REFUSED))  # the next request would fare no better
+_NO_ROOM: Final = (Eliminated.FULL, Eliminated.LIMITED)
 
 
 class ClusterRuntime:
@@ -206,9 +209,7 @@ class RouteExchange(Exchange):
 
     # --- choosing
 
-    def begin(
-        self, facts: Facts, body: bytes, route: CompiledRoute[ClusterRuntime], rule: CompiledRule[ClusterRuntime]
-    ) -> None:
+    def begin(self, facts: Facts, body: bytes, route: CompiledRoute[ClusterRuntime], rule: CompiledRule[ClusterRuntime]) -> None:
         """Takes what the request is and what it comes under; makes the first attempt, or says that there is nowhere to go."""
         self.facts = facts
         self.body = body
@@ -272,8 +273,17 @@ class RouteExchange(Exchange):
     def _full(self) -> bool:
         """Whether there are endpoints, and it is for want of room that none was chosen."""
         site = self.site
-        return any(
-            _full(target, site) for group in self.rule.groups for backend in group.backends for target in backend.cluster.targets
+        return any(_full(target, site) for target in self._targets())
+
+    def _targets(self) -> Iterator[Target]:
+        """Every endpoint of the rule."""
+        return (target for group in self.rule.groups for backend in group.backends for target in backend.cluster.targets)
+
+    def _room_in(self) -> int:
+        """Whole seconds until the first that has asked for a pause may be asked again; 1 where one is merely full."""
+        now = self.site.now
+        return max(
+            1, math.ceil(min((target.limited_until - now for target in self._targets() if _full(target, self.site)), default=0))
         )
 
     def _nowhere(self, *, full: bool) -> None:
@@ -283,15 +293,17 @@ class RouteExchange(Exchange):
                     429,
                     Outcome.OVERLOADED,
                     "Every place that serves this model is full.",
-                    retry_after=RETRY_AFTER_SECONDS,
+                    retry_after=self._room_in(),
                     code="overloaded",
                 )
             )
         else:
+            targets = tuple(self._targets())
+            keyless = bool(targets) and all(target.blocked for target in targets)
             self.refuse(
                 Refusal(
                     503,
-                    Outcome.NO_ENDPOINT,
+                    Outcome.SECRET_MISSING if keyless else Outcome.NO_ENDPOINT,
                     "Nothing that serves this model can be reached.",
                     retry_after=RETRY_AFTER_SECONDS,
                     code="no_endpoint",
@@ -342,14 +354,27 @@ class RouteExchange(Exchange):
             self._take_load(head)
         self._serial += 1  # a final answer without an interim one is an answer too
         status = head.status
-        if status < 400:
+        if status < 300:
             return True
         if status in RETRYABLE_STATUSES:
             self.let_go()
+            if status == 429 and self.target is not None and not self.target.inbound:
+                self.target.limit_rate(_seconds(head.fields.get(b"retry-after")), self.site.clock())
             refused = head.fields.get(_ADMISSION_HEADER) == _REFUSED and self.target is not None and self.target.inbound
             self._attempt_failed(
                 Outcome.OVERLOADED if status == 429 else Outcome.UPSTREAM_ERROR, blame=not refused and status != 429, status=status
             )
+            return False
+        target = self.target
+        if status < 400 or (target is not None and target.external and status in {401, 403}):
+            # Redirects are not followed, and not for the client to follow. A key that is refused is ours, and the answer may
+            # show parts of it.
+            self.let_go()
+            outcome = Outcome.UPSTREAM_ERROR
+            if status >= 400 and target is not None:
+                outcome = Outcome.KEY_REFUSED
+                target.trouble = (KEY_REFUSED, f"{target.host}:{target.port} does not take the key: it answers {status}")
+            self._attempt_failed(outcome, blame=True, status=status)
             return False
         content_type = head.fields.get(b"content-type", b"")
         if content_type[:16].lower() != b"application/json":
@@ -377,7 +402,7 @@ class RouteExchange(Exchange):
         target = self.target
         assert target is not None  # noqa: S101
         if blame:
-            target.failed(now, hard=outcome is Outcome.CONNECT)
+            target.failed(now, hard=outcome in _HARD)
         self._release(now, ok=False)
         self.failures = (*self.failures, outcome.value)
         self.tried = (*self.tried, target)
@@ -405,7 +430,7 @@ class RouteExchange(Exchange):
             )
         elif outcome in {Outcome.FIRST_TOKEN_TIMEOUT, Outcome.REQUEST_TIMEOUT}:
             self.refuse(Refusal(504, outcome, "The model's server did not answer in time.", code="timeout"))
-        elif outcome in {Outcome.CONNECT, Outcome.ADMISSION_TIMEOUT}:
+        elif outcome in {Outcome.CONNECT, Outcome.TLS, Outcome.ADMISSION_TIMEOUT}:
             self.refuse(
                 Refusal(
                     503,
@@ -577,4 +602,9 @@ def _by_weight(backends: tuple[Backend[ClusterRuntime], ...], draw: float) -> tu
 
 
 def _full(target: Target, site: RouteSite) -> bool:
-    return eliminate(target, (), site.routers, site.now) is Eliminated.FULL
+    return eliminate(target, (), site.routers, site.now) in _NO_ROOM
+
+
+def _seconds(retry_after: bytes | None) -> float:
+    """What a Retry-After in seconds says; one that is a date, or none, asks for no pause."""
+    return float(retry_after) if retry_after is not None and retry_after.isdigit() and len(retry_after) < 10 else 0.0

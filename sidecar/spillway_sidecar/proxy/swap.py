@@ -18,6 +18,7 @@ from spillway_sidecar.proxy.route import ClusterRuntime, RouteSite
 from spillway_sidecar.proxy.upstream import Target
 from spillway_sidecar.routing.table import compile_table
 from spillway_sidecar.scheduling.state import ClusterSpeed
+from spillway_wire.loads import ClusterProblem
 from spillway_wire.names import RequestType
 from spillway_wire.snapshot import Cluster, Endpoint, Endpoints, Resource, ResourceKey, Route, SecretKeyRef, Weights
 
@@ -82,6 +83,14 @@ class Swapper:
             target.mark(draining=True)
             target.close_idle()
 
+    def problems(self) -> tuple[ClusterProblem, ...]:
+        """What hinders external servers that a person has to mend: a certificate that is not trusted, a key that is refused."""
+        return tuple(
+            ClusterProblem(name, reason, message[:1024])
+            for name, runtime in self._site.clusters.items()
+            for reason, message in [target.trouble for target in runtime.targets if target.trouble is not None]
+        )
+
     def refresh(self) -> None:
         """Looks keys up again and lets limits follow the mean request; called each few seconds."""
         for name, runtime in self._site.clusters.items():
@@ -102,6 +111,7 @@ class Swapper:
             target = known.get(key)
             if target is None:
                 target = Target(endpoint.id, endpoint.host, endpoint.port, endpoint.inbound, speed)
+                target.external = external is not None
                 if external is not None and external.tls:
                     target.tls = self._tls()
                     target.server_name = external.host

@@ -25,6 +25,10 @@ MAX_IDLE: Final = 1024
 MAX_INTERIM: Final = 8
 
 # _BETWEEN: a chunked reply of which nothing is held or half read; _CHUNKED: one that the cursor follows.
+CERTIFICATE_REFUSED: Final = "CertificateRefused"
+TLS_FAILED: Final = "TLSFailed"
+KEY_REFUSED: Final = "KeyRefused"
+
 _IDLE, _HEAD, _LENGTH, _BETWEEN, _CHUNKED, _UNTIL_CLOSE, _DEAD = range(7)
 _NONE = b""
 
@@ -32,23 +36,34 @@ _NONE = b""
 class Target(EndpointState):
     """An endpoint with its address, its request heads made ready, and its idle connections."""
 
-    __slots__ = ("heads", "host", "idle", "port", "server_name", "tls")
+    __slots__ = ("external", "heads", "host", "idle", "port", "server_name", "tls")
 
     def __init__(self, id_: str, host: str, port: int, inbound: bool, speed: ClusterSpeed) -> None:
         super().__init__(id_, inbound, speed)
         self.host = host
         self.port = port
+        self.external = False
         self.tls: ssl.SSLContext | None = None
         self.server_name: str | None = None
         self.heads: dict[RequestType, bytes] = {}
         self.idle: list[Upstream] = []
 
     async def dial(self) -> Upstream:
-        """A fresh connection. Raises OSError."""
+        """A fresh connection. Raises OSError; `ssl.SSLError` among them where TLS is what fails."""
         loop = asyncio.get_running_loop()
-        _, protocol = await loop.create_connection(
-            lambda: Upstream(self), self.host, self.port, ssl=self.tls, server_hostname=self.server_name if self.tls else None
-        )
+        try:
+            _, protocol = await loop.create_connection(
+                lambda: Upstream(self), self.host, self.port, ssl=self.tls, server_hostname=self.server_name if self.tls else None
+            )
+        except ssl.SSLCertVerificationError as error:
+            self.trouble = (
+                CERTIFICATE_REFUSED,
+                f"the certificate of {self.host}:{self.port} is not trusted: {error.verify_message}",
+            )
+            raise
+        except ssl.SSLError as error:
+            self.trouble = (TLS_FAILED, f"no TLS with {self.host}:{self.port}: {error.reason}")
+            raise
         return protocol
 
     def close_idle(self, older_than: float | None = None) -> None:

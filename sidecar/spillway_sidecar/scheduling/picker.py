@@ -28,6 +28,7 @@ class Eliminated(enum.StrEnum):
     DRAINING = "draining"
     DOWN = "down"
     FULL = "full"
+    LIMITED = "limited"  # it has asked for a pause
     BLOCKED = "blocked"  # e.g. its key is missing
 
 
@@ -37,17 +38,24 @@ Candidate = tuple[str, float | Eliminated]
 
 def eliminate(endpoint: EndpointState, tried: Collection[object], routers: int, now: float) -> Eliminated | None:
     """The filter that takes the endpoint out, or None. One that is shut for a time gets one probe at a time when it is over."""
-    if endpoint.shut:
-        if endpoint.draining or now < endpoint.away_until:
-            return Eliminated.DRAINING
-        if endpoint.blocked:
-            return Eliminated.BLOCKED
-        if endpoint.probing or now < endpoint.down_until:
-            return Eliminated.DOWN
+    if endpoint.shut and (gone := _shut(endpoint, now)) is not None:
+        return gone
     if endpoint.full(routers, now):
         return Eliminated.FULL
     if tried and endpoint in tried:
         return Eliminated.TRIED
+    return None
+
+
+def _shut(endpoint: EndpointState, now: float) -> Eliminated | None:
+    if endpoint.draining or now < endpoint.away_until:
+        return Eliminated.DRAINING
+    if endpoint.blocked:
+        return Eliminated.BLOCKED
+    if endpoint.limited(now):
+        return Eliminated.LIMITED
+    if endpoint.probing or now < endpoint.down_until:
+        return Eliminated.DOWN
     return None
 
 
