@@ -52,6 +52,8 @@ class TrafficRates:
     output_tokens_per_second: float = 0.0
     ttft_p95_seconds: float | None = None
     requests: int = 0  # in the window, for weighing
+    attempts: int = 0  # requests, and attempts that failed here and were made good elsewhere
+    failed_ratio: float = 0.0  # of the attempts
 
 
 @dataclass(frozen=True, slots=True)

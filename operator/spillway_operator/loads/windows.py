@@ -12,7 +12,7 @@ from spillway_wire.loads import TTFT_BUCKETS_SECONDS, BackendTraffic
 
 WINDOW_SLOTS = 10
 BUCKETS = len(TTFT_BUCKETS_SECONDS) + 1
-_EMPTY = (0, 0, 0, 0)
+_EMPTY = (0, 0, 0, 0, 0)
 
 
 class TrafficWindow:
@@ -22,13 +22,15 @@ class TrafficWindow:
 
     def __init__(self) -> None:
         self._seconds = [-1] * WINDOW_SLOTS  # which second a slot holds
-        self._counts: list[tuple[int, int, int, int]] = [_EMPTY] * WINDOW_SLOTS  # requests, errors, input, output tokens
+        self._counts: list[tuple[int, int, int, int, int]] = [
+            _EMPTY
+        ] * WINDOW_SLOTS  # requests, errors, retries, input, output tokens
         self._ttft: list[list[int] | None] = [None] * WINDOW_SLOTS
         self.touched = 0.0  # when the last report came in
 
     def add(self, now: float, traffic: BackendTraffic) -> None:
         """Count one report's entry at `now`."""
-        slot = self._slot(now, traffic.requests, traffic.errors, traffic.input_tokens, traffic.output_tokens)
+        slot = self._slot(now, traffic.requests, traffic.errors, traffic.retries, traffic.input_tokens, traffic.output_tokens)
         if traffic.ttft:
             histogram = self._ttft[slot]
             if histogram is None:
@@ -40,17 +42,18 @@ class TrafficWindow:
 
     def add_refused(self, now: float, requests: int) -> None:
         """Count requests that ended in an error before any backend was chosen."""
-        self._slot(now, requests, requests, 0, 0)
+        self._slot(now, requests, requests, 0, 0, 0)
 
-    def _slot(self, now: float, requests: int, errors: int, input_tokens: int, output_tokens: int) -> int:
+    def _slot(self, now: float, *counts: int) -> int:
         second = int(now)
         slot = second % WINDOW_SLOTS
         if self._seconds[slot] != second:
             self._seconds[slot] = second
             self._counts[slot] = _EMPTY
             self._ttft[slot] = None
-        before = self._counts[slot]
-        self._counts[slot] = (before[0] + requests, before[1] + errors, before[2] + input_tokens, before[3] + output_tokens)
+        one, two, three, four, five = self._counts[slot]
+        requests, errors, retries, input_tokens, output_tokens = counts
+        self._counts[slot] = (one + requests, two + errors, three + retries, four + input_tokens, five + output_tokens)
         self.touched = now
         return slot
 
@@ -63,7 +66,7 @@ def rates(windows: list[TrafficWindow], now: float) -> TrafficRates:
     """The rates of several series taken together."""
     oldest = int(now) - WINDOW_SLOTS + 1
     span = max(1.0, now - oldest)
-    requests = errors = input_tokens = output_tokens = 0
+    requests = errors = retries = input_tokens = output_tokens = 0
     ttft = [0] * BUCKETS
     for window in windows:
         for slot, second in enumerate(window._seconds):  # noqa: SLF001 - the reader of the ring
@@ -72,14 +75,17 @@ def rates(windows: list[TrafficWindow], now: float) -> TrafficRates:
             counts = window._counts[slot]  # noqa: SLF001
             requests += counts[0]
             errors += counts[1]
-            input_tokens += counts[2]
-            output_tokens += counts[3]
+            retries += counts[2]
+            input_tokens += counts[3]
+            output_tokens += counts[4]
             histogram = window._ttft[slot]  # noqa: SLF001
             if histogram is not None:
                 ttft = [mine + its for mine, its in zip(ttft, histogram, strict=True)]
     return TrafficRates(
         requests_per_second=requests / span,
         error_ratio=errors / requests if requests else 0.0,
+        attempts=requests + retries,
+        failed_ratio=(errors + retries) / (requests + retries) if requests + retries else 0.0,
         input_tokens_per_second=input_tokens / span,
         output_tokens_per_second=output_tokens / span,
         ttft_p95_seconds=ttft_quantile(ttft, 0.95),

@@ -39,8 +39,8 @@ def backend_facts(
         pressure=world.pressures.get(name),
         was_saturated=is_true(standing.conditions, reasons.SATURATED),
         low_pressure=low_pressure,
-        recent_requests=traffic.requests,
-        error_ratio=traffic.error_ratio,
+        recent_requests=traffic.attempts,
+        error_ratio=traffic.failed_ratio,
     )
 
 

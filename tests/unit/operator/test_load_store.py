@@ -159,6 +159,15 @@ def test_histograms_of_reports_and_proxies_are_merged():
     assert p95 == pytest.approx(0.75 + 0.25 * (190 * 0.95 - 180) / 10)
 
 
+def test_attempts_that_were_made_good_elsewhere_count_against_the_backend_where_they_failed():
+    store = LoadStore()
+    store.accept(A, report(traffic=(_traffic(10, errors=1, retries=30),)), 100.0)
+    rates = store.backend_traffic("default/fast", 100.0)
+    assert (rates.requests, rates.attempts) == (10, 40)
+    assert rates.error_ratio == pytest.approx(0.1)
+    assert rates.failed_ratio == pytest.approx(31 / 40)
+
+
 def test_requests_refused_before_a_choice_are_errors_of_the_route_and_of_no_backend():
     store = LoadStore()
     store.accept(A, report(traffic=(_traffic(9),), refused=(RouteErrors(route="default/chat", requests=1),)), 100.0)
