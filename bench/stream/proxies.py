@@ -144,7 +144,7 @@ async def reports(proxies: list[Proxy]) -> None:
             due += step
             if (wait := due - time.monotonic()) > 0.002:
                 await asyncio.sleep(wait)
-            if not proxy.lost:
+            if proxy.open and not proxy.lost:
                 proxy.report()
 
 
@@ -155,6 +155,8 @@ async def main(port: int, first: int, count: int) -> list[str]:
     for number in range(first, first + count):
         _, proxy = await loop.create_connection(partial(Proxy, number, seen), "127.0.0.1", port)
         proxies.append(proxy)
+    while not all(proxy.open for proxy in proxies):  # noqa: ASYNC110 - a script
+        await asyncio.sleep(0.05)
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     print("connected", flush=True)

@@ -112,6 +112,29 @@ class StreamMachine(RuleBasedStateMachine):
             self.wait(soon)
             self.deliver_all()
 
+    @precondition(lambda self: self.cable is not None)
+    @rule(world=worlds(), lost=st.sampled_from(["update", "answer"]), repeated=st.booleans())
+    def lose(self, world: dict[str, tuple[str, frozenset[int], float | None]], lost: str, repeated: bool) -> None:
+        """A publication whose update or whose answer is lost on the way, perhaps after an answer that came twice."""
+        assert self.cable is not None
+        if repeated and self.cable.to_hub:
+            self.deliver_to_hub("repeated")
+        self.publish(world)
+        self.wait(0.05)
+        if lost == "update":
+            self.drop_to_proxy()
+        self.deliver_to_proxy_and_lose_answers()
+
+    def drop_to_proxy(self) -> None:
+        if self.cable is not None:
+            self.cable.to_proxy.clear()
+
+    def deliver_to_proxy_and_lose_answers(self) -> None:
+        if self.cable is not None:
+            while self.cable.to_proxy:
+                self.deliver_to_proxy("none")
+            self.cable.to_hub.clear()
+
     @precondition(lambda self: self.counter > 2)
     @rule()
     def restart(self) -> None:
@@ -224,7 +247,7 @@ class StreamMachine(RuleBasedStateMachine):
         assert self.hub.synced(self.expected(self.latest)).synced == ("p",)
 
 
-StreamMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
+StreamMachine.TestCase.settings = settings(max_examples=300, stateful_step_count=10, deadline=None)
 TestStream = StreamMachine.TestCase
 
 
