@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from spillway_sidecar.proxy.downstream import Downstream
 from spillway_sidecar.proxy.inbound import InboundSite
@@ -21,7 +21,19 @@ from spillway_sidecar.telemetry.decisions import DecisionRing
 from spillway_wire.loads import Load
 from spillway_wire.names import Provider
 from spillway_wire.orca import encode_load
-from spillway_wire.snapshot import BackendRef, Cluster, Endpoint, Endpoints, Resource, ResourceKey, Retries, Route, Rule, Timeouts, key_of
+from spillway_wire.snapshot import (
+    BackendRef,
+    Cluster,
+    Endpoint,
+    Endpoints,
+    Resource,
+    ResourceKey,
+    Retries,
+    Route,
+    Rule,
+    Timeouts,
+    key_of,
+)
 
 CHAT = b"/v1/chat/completions"
 BODY = b'{"model":"m","messages":[]}'
@@ -175,7 +187,7 @@ class Bench:
     clients: list[Client] = field(default_factory=list)
     stops: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 
-    async def __aenter__(self) -> Bench:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:

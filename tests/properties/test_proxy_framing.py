@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,7 +47,7 @@ def messages(draw: st.DrawFn) -> bytes:
 def cut(data: bytes, points: list[int]) -> list[bytes]:
     """The data in pieces."""
     edges = [0, *sorted({point % (len(data) + 1) for point in points} - {0, len(data)}), len(data)]
-    return [data[a:b] for a, b in zip(edges, edges[1:], strict=False) if b > a]
+    return [data[a:b] for a, b in itertools.pairwise(edges) if b > a]
 
 
 _points = st.lists(st.integers(0, 10_000), max_size=8)
@@ -122,10 +122,15 @@ def test_a_body_past_its_limit_is_refused_before_it_is_held(pieces: list[bytes],
     message = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
     total = sum(map(len, pieces))
     decoder = ChunkedBody(total - 1)
-    with pytest.raises(OverflowError):
-        for piece in cut(message, points):
+    refused = False
+    for piece in cut(message, points):
+        try:
             assert decoder.feed(piece) is None
-            assert decoder.size <= total - 1
+        except OverflowError:
+            refused = True
+            break
+        assert decoder.size <= total - 1
+    assert refused
 
 
 def test_a_large_chunk_in_small_pieces_is_not_copied_for_each():

@@ -173,7 +173,9 @@ async def test_errors_that_another_endpoint_may_not_have_go_there(status: int):
         assert router.idle()
 
 
-@pytest.mark.parametrize("script", [resets, answers(b"", close=True), answers(reply()[:20], close=True), answers(SSE_HEAD, close=True)])
+@pytest.mark.parametrize(
+    "script", [resets, answers(b"", close=True), answers(reply()[:20], close=True), answers(SSE_HEAD, close=True)]
+)
 async def test_connections_that_break_before_a_byte_of_the_body_go_elsewhere(script: Any):
     async with Bench() as bench:
         router, bad, _ = await _two(bench, script)
@@ -204,8 +206,8 @@ async def test_an_endpoint_that_fails_fast_is_left_after_three_requests_and_come
         assert 1 <= len(bad.calls) <= 3
         state["bad"] = False
         seen = len(bad.calls)
-        for _ in range(30):  # three seconds and more of the clock
-            router.advance(0.5)
+        for _ in range(40):  # a penalty for one failure fades, a longer one ends by a probe
+            router.advance(3.0)
             assert (await router.ask()).status == 200
         assert len(bad.calls) > seen + 5
 
@@ -241,7 +243,7 @@ async def test_attempts_are_bounded_and_never_at_the_same_endpoint(attempts: int
         router = await bench.router(config(*(engine.port for engine in engines), attempts=attempts))
         got = await router.ask()
         assert got.status == 503
-        assert sorted(len(engine.calls) for engine in engines)[-1] == 1
+        assert max(len(engine.calls) for engine in engines) == 1
         assert sum(len(engine.calls) for engine in engines) == min(attempts, 4)
         assert router.idle()
 

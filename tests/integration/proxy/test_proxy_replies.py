@@ -274,7 +274,7 @@ async def test_a_stream_of_any_framing_cut_anywhere_is_never_taken_for_whole():
             await _cut_everywhere(head + text, post(STREAM_BODY, version=version), check)
 
 
-@pytest.mark.parametrize("done", [b"", b"data: DONE\n\n", event("[DONE]"), event("\\\"finish_reason\\\":\\\"stop")])
+@pytest.mark.parametrize("done", [b"", b"data: DONE\n\n", event("[DONE]"), event('\\"finish_reason\\":\\"stop')])
 async def test_a_stream_that_ends_orderly_without_its_end_is_interrupted(done: bytes):
     raw = SSE_HEAD + chunk(event("a")) + (chunk(done) if done else b"") + LAST
     async with routed(answers(raw)) as (router, _):
@@ -442,5 +442,3 @@ async def test_five_hundred_streams_at_a_time_do_not_mix():
         assert all(await asyncio.gather(*asked))
         assert router.idle()
         assert router.target().info()["in_flight"] == 0
-
-

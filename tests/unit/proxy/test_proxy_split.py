@@ -76,7 +76,7 @@ class Site(RouteSite):
 
 
 async def _read(pieces: list[bytes]) -> tuple[list[tuple[bytes, bytes]], list[bytes]]:
-    """What was taken, and the status of each answer. (Only a request that came whole may leave its connection open.)"""
+    """What was taken, and the status of each answer."""
     site, wire = Site(), Wire()
     client = Downstream(site)
     client.connection_made(wire)

@@ -1,0 +1,52 @@
+"""The retry budget: a share of what is in flight, never below one, none at all when the share is nothing."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spillway_sidecar.flow.budget import RetryBudget
+
+
+@pytest.mark.parametrize(
+    ("percent", "in_flight", "places"), [(10, 0, 1), (10, 1, 1), (10, 19, 1), (10, 20, 2), (10, 99, 9), (100, 7, 7), (0, 50, 0), (1, 99, 1)]
+)  # fmt: skip
+def test_so_many_may_retry(percent: int, in_flight: int, places: int):
+    budget = RetryBudget(percent)
+    budget.in_flight = in_flight
+    assert [budget.take() for _ in range(places + 2)] == [True] * places + [False] * 2
+    assert budget.info() == {
+        "in_flight": in_flight,
+        "retrying": places,
+        "percent": percent,
+        "spent_total": places,
+        "denied_total": 2,
+    }
+
+
+def test_a_place_given_back_can_be_taken_again():
+    budget = RetryBudget(10)
+    assert budget.take()
+    assert not budget.take()
+    budget.give_back()
+    assert budget.take()
+
+
+@given(st.integers(1, 100), st.lists(st.sampled_from(["come", "go", "take", "give"]), max_size=80))
+def test_no_more_retry_than_the_share_of_those_in_flight(percent: int, steps: list[str]):
+    budget = RetryBudget(percent)
+    taken = 0
+    for step in steps:
+        if step == "come":
+            budget.in_flight += 1
+        elif step == "go" and budget.in_flight > taken:
+            budget.in_flight -= 1
+        elif step == "take":
+            allowed = max(1, budget.in_flight * percent // 100)
+            assert budget.take() is (taken < allowed)
+            taken += taken < allowed
+        elif step == "give" and taken:
+            budget.give_back()
+            taken -= 1
+        assert budget.info()["retrying"] == taken

@@ -1,0 +1,250 @@
+"""One endpoint's picture: what counts as load, how long words hold, and how failures and slowness come and go."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spillway_sidecar.scheduling.state import (
+    AWAY_SECONDS,
+    DOWN_AFTER_FAILURES,
+    DOWN_MAX_SECONDS,
+    SLOW_START_SECONDS,
+    STALE_SECONDS,
+    ClusterSpeed,
+    EndpointState,
+    request_cost,
+)
+from spillway_wire.loads import Load
+
+COST = request_cost(100)
+
+
+def endpoint(name: str = "e", *, inbound: bool = True, speed: ClusterSpeed | None = None) -> EndpointState:
+    """A fresh one."""
+    state = EndpointState(name, inbound, speed or ClusterSpeed())
+    state.limit(64, 16)
+    return state
+
+
+@given(
+    st.integers(1, 8), st.integers(0, 10_000), st.lists(st.integers(1, 2000), max_size=10), st.lists(st.integers(1, 2000), max_size=10)
+)  # fmt: skip
+def test_load_is_the_larger_of_the_guarded_report_and_the_own_count(
+    routers: int, reported: int, before: list[int], after: list[int]
+):
+    state = endpoint()
+    for tokens in before:
+        state.sent(tokens)
+    state.report(Load(in_flight=1, in_flight_tokens=reported), 10.0)
+    state.suspect = False
+    for tokens in after:
+        state.sent(tokens)
+    own = routers * (sum(before) + sum(after))
+    assert state.guarded_tokens(routers, 10.0) == max(own, reported + routers * sum(after))
+    assert state.guarded_tokens(routers, 10.1 + STALE_SECONDS) == own
+    for tokens in before + after:
+        state.done(tokens)
+    assert (state.in_flight, state.in_flight_tokens) == (0, 0)
+
+
+@given(st.integers(1, 4), st.integers(0, 100), st.integers(0, 20), st.floats(0, 10))
+def test_the_one_look_says_what_the_two_say(routers: int, reported: int, sent: int, age: float):
+    state = endpoint()
+    state.report(Load(in_flight=reported, in_flight_tokens=reported * 7), 0.0)
+    for _ in range(sent):
+        state.sent(50)
+    expected = -1 if state.full(routers, age) else state.guarded_tokens(routers, age)
+    assert state.open_tokens(routers, age) == expected
+
+
+def test_a_stale_report_is_neither_nothing_nor_full():
+    state = endpoint()
+    state.report(Load(in_flight=80, in_flight_tokens=9000), 0.0)
+    assert state.full(1, 1.0)
+    assert not state.full(1, STALE_SECONDS + 0.1)
+    state.sent(COST)
+    assert state.guarded_tokens(2, STALE_SECONDS + 0.1) == 2 * COST
+
+
+def test_an_endpoint_is_full_by_the_own_count_whatever_it_says():
+    state = endpoint(inbound=False)
+    state.limit(2, 100)  # nothing queues before an engine without a sidecar
+    state.sent(COST)
+    assert not state.full(1, 0.0)
+    state.sent(COST)
+    state.report(Load(), 0.0)
+    assert state.full(1, 0.0)
+    state.done(COST)
+    assert not state.full(1, 0.0)
+
+
+def test_a_report_counts_with_what_all_routers_may_have_sent_since():
+    state = endpoint()
+    state.report(Load(in_flight=70), 0.0)
+    for _ in range(3):
+        state.sent(COST)
+    assert not state.full(1, 0.0)
+    assert state.full(4, 0.0)
+
+
+def test_a_figure_that_stands_still_while_we_hold_more_is_not_believed():
+    state = endpoint()
+    state.report(Load(in_flight_tokens=0), 0.0)
+    assert not state.suspect
+    state.sent(COST)
+    state.report(Load(in_flight_tokens=0), 0.5)
+    assert state.suspect
+    assert state.guarded_tokens(1, 0.6) == COST
+    state.report(Load(in_flight_tokens=COST), 0.7)
+    assert not state.suspect
+
+
+def test_its_word_that_its_engine_is_down_holds_for_a_while_only():
+    state = endpoint()
+    for word in (Load(engine_up=False), Load(draining=True)):
+        state.report(word, 10.0)
+        assert state.shut
+        assert state.info()["away"]
+        assert state.away_until == 10.0 + AWAY_SECONDS
+        state.report(Load(), 10.5)
+        assert not state.shut
+
+
+def test_the_snapshots_word_is_not_the_endpoints_to_take_back():
+    state = endpoint()
+    state.mark(draining=True)
+    state.report(Load(), 0.0)
+    assert state.draining
+    assert state.shut
+    state.mark(draining=False)
+    assert not state.shut
+    state.mark(blocked=True)
+    assert state.shut
+
+
+def test_hard_failures_shut_at_once_and_soft_ones_after_some():
+    hard, soft = endpoint(), endpoint()
+    hard.failed(0.0, hard=True)
+    assert hard.shut
+    for n in range(DOWN_AFTER_FAILURES):
+        assert not soft.shut, n
+        soft.failed(0.0, hard=False)
+    assert soft.shut
+
+
+def test_the_time_down_doubles_up_to_its_limit():
+    state = endpoint()
+    times = []
+    for _ in range(12):
+        state.failed(100.0, hard=True)
+        times.append(state.down_until - 100.0)
+    assert times[:4] == [0.5, 1.0, 2.0, 4.0]
+    assert times[-1] == DOWN_MAX_SECONDS
+    assert state.penalty <= 64.0
+
+
+def test_success_after_being_down_ends_the_penalty_and_starts_slowly():
+    state = endpoint()
+    for _ in range(3):
+        state.failed(0.0, hard=True)
+    state.succeeded(10.0)
+    assert not state.shut
+    assert state.penalty == 1.0
+    first = state.factor
+    assert first > 5.0
+    factors = []
+    for step in range(1, 6):
+        state.refresh(10.0 + step * SLOW_START_SECONDS / 5)
+        factors.append(state.factor)
+    assert factors == sorted(factors, reverse=True)
+    assert factors[-1] == 1.0
+
+
+def test_a_penalty_fades_without_another_request():
+    state = endpoint()
+    state.failed(0.0, hard=False)
+    assert state.factor == 2.0
+    state.refresh(10.0)
+    assert state.factor == pytest.approx(1.5)
+    state.refresh(100.0)
+    assert (state.factor, state.penalty) == (1.0, 1.0)
+
+
+def test_each_success_halves_a_penalty():
+    state = endpoint()
+    for _ in range(2):
+        state.failed(0.0, hard=False)
+    assert state.penalty == 4.0
+    state.succeeded(0.0)
+    assert (state.penalty, state.failures) == (2.0, 0)
+    state.succeeded(0.0)
+    assert state.penalty == 1.0
+    state.succeeded(0.0)
+    assert state.factor == 1.0
+
+
+def test_a_slow_endpoint_is_told_from_its_peers_and_forgiven_in_time():
+    speed = ClusterSpeed()
+    slow, fast = endpoint(speed=speed), endpoint(speed=speed)
+    for n in range(40):
+        fast.first_token(True, 0.1, 100, n * 0.1)
+        slow.first_token(True, 0.5, 100, n * 0.1)
+    assert slow.slowness > 1.5
+    assert slow.score(COST, 1, 4.0) > fast.score(COST, 1, 4.0) * 1.4
+    assert fast.factor == 1.0
+    slow.refresh(200.0)
+    assert (slow.slowness, slow.factor) == (1.0, 1.0)
+
+
+def test_slowness_fades_between_observations_too():
+    speed = ClusterSpeed()
+    state = endpoint(speed=speed)
+    speed.observe(True, 0.1, 100)
+    state.slowness, state.slowness_at = 9.0, 0.0
+    for _ in range(200):
+        speed.observe(True, 0.1, 100)
+    before = state.slowness_now(60.0)
+    assert before < 1.2
+    state.first_token(True, 0.1, 100, 60.0)
+    assert state.slowness <= before
+
+
+def test_streams_and_whole_replies_have_speeds_of_their_own():
+    speed = ClusterSpeed()
+    assert speed.observe(True, 0.1, 100) == 1.0
+    assert speed.observe(False, 5.0, 100) == 1.0
+    assert speed.observe(True, 0.1, 100) == pytest.approx(1.0)
+    assert speed.observe(False, 10.0, 100) == pytest.approx(2.0)
+
+
+def test_a_larger_prompt_may_take_longer():
+    speed = ClusterSpeed()
+    speed.observe(True, 0.1, 0)
+    assert speed.observe(True, 0.2, 256) == pytest.approx(1.0)
+
+
+def test_a_queue_counts_when_it_lasts_and_teaches_the_limit():
+    state = endpoint()
+    load = Load(in_flight=10, engine_running=8, engine_waiting=2)
+    state.report(load, 0.0)
+    assert not state.queues(0.0)
+    state.report(load, 0.5)
+    assert not state.queues(0.5)
+    state.report(load, 2.0)
+    assert state.queues(2.0)
+    assert state.max_running == 8
+    for _ in range(8):
+        state.sent(COST)
+    state.report(Load(in_flight=8, engine_running=8, engine_waiting=0), 2.5)
+    assert state.queues(2.5), "one more would wait"
+    state.report(Load(in_flight=9, engine_running=9, engine_waiting=0), 3.0)
+    assert not state.queues(3.0), "it can do more than was thought"
+
+
+def test_the_picture_is_plain_values():
+    state = endpoint()
+    state.sent(COST)
+    info = state.info()
+    assert (info["id"], info["in_flight"], info["in_flight_tokens"], info["down"]) == ("e", 1, COST, False)
