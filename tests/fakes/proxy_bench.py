@@ -304,6 +304,9 @@ class Router:
         now = self.bench.clock()
         sweep_admission(self.site, now)
         sweep_connections(self.site.connections, now)
+        for cluster in self.site.clusters.values():
+            for target in cluster.targets:
+                target.refresh(now)
 
     def idle(self) -> bool:
         """Whether nothing is under way and every count is back at zero."""
