@@ -80,7 +80,7 @@ class Proxy:
                 info=self.info,
                 explain=self._explain,
                 drain=self._leave,
-                drained=lambda: drained(self._sites(), settings.drain_seconds, self.clock),
+                drained=lambda: drained(self._sites(), settings.drain_seconds, self.clock, engine_up=self._engine_up),
             ),
             settings.admin_host,
             settings.admin_port,
@@ -175,7 +175,10 @@ class Proxy:
         if self._tls is None:
             self._tls = ssl.create_default_context()
             if self.settings.ca_file is not None:
-                self._tls.load_verify_locations(cafile=self.settings.ca_file)
+                try:
+                    self._tls.load_verify_locations(cafile=self.settings.ca_file)
+                except OSError as error:
+                    raise OSError(f"--ca-file {self.settings.ca_file}: {error.strerror or error}") from error
         return self._tls
 
     # --- pages
@@ -225,6 +228,9 @@ class Proxy:
     def _sites(self) -> tuple[Drained, ...]:
         return (self.route,) if self.guard is None else (self.route, self.guard.site)
 
+    def _engine_up(self) -> bool:
+        return self.guard is None or self.guard.probe.up
+
     def _leave(self) -> None:
         """The pod is being deleted: says so while everything still listens. SIGTERM brings the rest."""
         if not self.route.draining:
@@ -242,6 +248,8 @@ class Proxy:
             loop.add_signal_handler(number, stop.set)
         guard = self.guard
         inbound = guard.site if guard is not None else None
+        if settings.ca_file is not None:
+            self._tls_context()  # a file that is no good is told at the start and not by the first snapshot
         self._start_alone()
         listeners = [await loop.create_server(lambda: Downstream(self.route), settings.host, settings.port, backlog=BACKLOG)]
         if inbound is not None:

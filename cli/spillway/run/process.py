@@ -64,11 +64,22 @@ def _site(args: argparse.Namespace, ports: Ports) -> Site:
     secrets_dir, ca_file = _given(args.secrets_dir), _given(args.ca_file)
     if secrets_dir is not None and not secrets_dir.is_dir():
         raise StartError(f"--secrets-dir {args.secrets_dir}: no such folder")
-    if ca_file is not None and not ca_file.is_file():
-        raise StartError(f"--ca-file {args.ca_file}: no such file")
+    if ca_file is not None:
+        _check_authorities(ca_file)
     operator_port, gateway_port, discovery_port = admin_ports
     state_dir = Path(args.state_dir)
     return Site(tuple(args.paths), state_dir, port, operator_port, gateway_port, discovery_port, secrets_dir, ca_file)
+
+
+def _check_authorities(file: Path) -> None:
+    import ssl
+
+    try:
+        ssl.create_default_context(cafile=file)
+    except ssl.SSLError as error:
+        raise StartError(f"--ca-file {file}: no certificates in it") from error
+    except OSError as error:
+        raise StartError(f"--ca-file {file}: {error.strerror}") from error
 
 
 def _given(path: str | None) -> Path | None:
