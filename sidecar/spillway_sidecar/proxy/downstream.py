@@ -52,6 +52,11 @@ class Site(Protocol):
         """Counts a refusal."""
 
 
+def _check_expectation(head: RequestHead) -> None:
+    if head.http11 and head.fields[b"expect"].lower() != b"100-continue":
+        raise Refusal(417, Outcome.BAD_REQUEST, "This expectation is not supported.", close=True)
+
+
 class Downstream(asyncio.Protocol):
     """One client connection."""
 
@@ -156,20 +161,25 @@ class Downstream(asyncio.Protocol):
                 if first:
                     self.deadline = site.clock() + site.head_seconds
                 return
-            expect = head.fields.get(b"expect")
-            if expect is not None and head.http11 and expect.strip().lower() != b"100-continue":
-                raise Refusal(417, Outcome.BAD_REQUEST, "This expectation is not supported.", close=True)
+            if b"expect" in head.fields:
+                _check_expectation(head)
             start = head.length
+            size = len(data)
             end = start + head.content_length
-            if head.content_length >= 0 and len(data) >= end:
-                if len(data) > end:
-                    self._buffer = data[end:]
-                self._dispatch(head, data[start:end])
+            if size < end or head.content_length < 0:
+                site.precheck(head)
+                self._await(head, data[start:])
                 return
-            site.precheck(head)
         except Refusal as refusal:
             self.refuse(refusal)
             return
+        if size > end:
+            self._buffer = data[end:]
+        self._dispatch(head, data[start:end])
+
+    def _await(self, head: RequestHead, data: bytes) -> None:
+        """The head has come, its body not yet, or not all of it: `data` is its start."""
+        site = self.site
         self._body_since = site.clock()
         self.deadline = self._body_since + site.body_seconds
         self._head = head
@@ -178,10 +188,10 @@ class Downstream(asyncio.Protocol):
             self._chunked = ChunkedBody(site.max_body_bytes)
         else:
             self._pieces = []
-        if expect is not None and head.http11 and len(data) == start:
+        if data:
+            self._body(data)
+        elif head.http11 and b"expect" in head.fields:
             self.transport.write(CONTINUE)
-        if len(data) > start:
-            self._body(data[start:])
 
     def _body(self, data: bytes) -> None:
         head = self._head

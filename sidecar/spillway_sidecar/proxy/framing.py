@@ -9,7 +9,9 @@ _SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,8}+)(?:[ \t]*+;[\x20-\x7e\t]{0,
 _MAX_SIZE_LINE: Final = 300
 
 
-_size_line = _SIZE_LINE.match
+# Size lines that have been read once: events differ in their text, hardly in their sizes.
+_sizes: dict[bytes, int] = {}
+_MAX_SIZES: Final = 4096
 
 
 def whole_chunks(data: bytes) -> bool:
@@ -17,15 +19,24 @@ def whole_chunks(data: bytes) -> bool:
     size = len(data)
     position = 0
     while position < size:
-        match = _size_line(data, position)
-        if match is None:
-            return False
-        left = int(match[1], 16)
-        end = match.end() + left
+        start = data.find(b"\r\n", position) + 2
+        left = _sizes.get(data[position:start]) or _size(data, position)
+        end = start + left
         position = end + 2
         if left == 0 or data[end:position] != b"\r\n":
             return False
     return True
+
+
+def _size(data: bytes, position: int) -> int:
+    """What the size line at `position` says; 0 too for none that is whole and as it should be."""
+    match = _SIZE_LINE.match(data, position)
+    if match is None:
+        return 0
+    size = int(match[1], 16)
+    if size and len(_sizes) < _MAX_SIZES and match.end() - position <= 16:
+        _sizes[match[0]] = size
+    return size
 
 
 class FramingError(ValueError):
@@ -97,17 +108,13 @@ class ChunkCursor:
         while position < size:
             state = self._state
             if state == 1:
-                left = self._left
-                room = size - position
-                if left > room:
-                    self._left = left - room
-                    if slices is not None:
-                        slices.append((position, size))
-                    return size
+                end = min(position + self._left, size)
                 if slices is not None:
-                    slices.append((position, position + left))
-                self._left = 0
-                position += left
+                    slices.append((position, end))
+                self._left -= end - position
+                position = end
+                if self._left:
+                    break
                 if data.startswith(b"\r\n", position):
                     position += 2
                     self._state = 0
@@ -121,19 +128,24 @@ class ChunkCursor:
                     self._size(match.group(1))
                 else:
                     position = self._split_line(data, position)
-            elif state == 2 or state == 3:  # noqa: PLR1714 - read once a chunk that is split at its end
-                if data[position] != (0x0D if state == 2 else 0x0A):
-                    raise FramingError("chunk data is longer than its size")
-                position += 1
-                if state == 2:
-                    self._state = 3
-                else:
-                    self._state = 0
-                    self.boundary = position
-            else:
+            elif state == 4:
                 position = self._end(data, position)
                 if self.done:
-                    return position
+                    break
+            else:
+                position = self._behind(data, position)
+        return position
+
+    def _behind(self, data: bytes, position: int) -> int:
+        """CR or LF behind a chunk's data, which came apart from it."""
+        if data[position] != (0x0D if self._state == 2 else 0x0A):
+            raise FramingError("chunk data is longer than its size")
+        position += 1
+        if self._state == 2:
+            self._state = 3
+        else:
+            self._state = 0
+            self.boundary = position
         return position
 
     def _size(self, digits: bytes) -> None:
