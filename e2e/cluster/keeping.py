@@ -1,0 +1,74 @@
+"""What the keeper's process does on each tier, and how it learns that it is time to end."""
+
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from e2e.cluster import network, node, programs
+from e2e.cluster.control_plane import control_plane
+from e2e.cluster.keeper import TICK_SECONDS, Keeper, told_to_end
+from e2e.cluster.layout import ClusterError, Layout, Tier
+
+NAMESPACES_SECONDS = 10.0
+
+
+def keep(layout: Layout, *, hours: float, lifeline: bool) -> None:
+    """Runs the cluster until SIGTERM, until the time is over, or until whoever holds our standard input is gone."""
+    over = _over(hours, lifeline)
+    if layout.tier is Tier.CONTROL_PLANE:
+        Keeper(layout, control_plane(layout, programs.have(layout.tier))).run(over)
+    else:
+        _keep_namespaces(layout, over)
+
+
+def _keep_namespaces(layout: Layout, over: Callable[[], bool]) -> None:
+    node.remove_cgroups()  # of a cluster that ended badly
+    # Everything of the node tier is under this one process: when it goes, the kernel ends all that its namespace holds.
+    unshare = ("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child=KILL", "--")
+    inside = (sys.executable, "-m", "e2e.cluster", "_inside", "--state", str(layout.state))
+    outer = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--", *unshare, *inside], stdin=subprocess.DEVNULL)
+    try:
+        network.connect_machine(layout, _first_process(layout, outer))
+        while not over() and outer.poll() is None:
+            time.sleep(TICK_SECONDS)
+    finally:
+        outer.kill()
+        outer.wait()
+        node.remove_cgroups()
+
+
+def inside(layout: Layout) -> None:
+    """Process 1 of the node tier's namespaces."""
+    node.first_process(layout).write_text(
+        str(Path("/proc/self").readlink())
+    )  # as the machine sees us: /proc is still the machine's
+    node.arrange_namespaces(layout)
+    have = programs.have(layout.tier)
+    Keeper(layout, [*control_plane(layout, have), *node.node_programs(layout, have)]).run(told_to_end())
+
+
+def _first_process(layout: Layout, outer: subprocess.Popen[bytes]) -> int:
+    deadline = time.monotonic() + NAMESPACES_SECONDS
+    while time.monotonic() < deadline and outer.poll() is None:
+        try:
+            return int(node.first_process(layout).read_text())
+        except (FileNotFoundError, ValueError):
+            time.sleep(0.05)
+    raise ClusterError("the namespaces of the node were not made")
+
+
+def _over(hours: float, lifeline: bool) -> Callable[[], bool]:
+    end = time.monotonic() + hours * 3600
+    told = told_to_end()
+
+    def over() -> bool:
+        if told():
+            return True
+        if lifeline and select.select([sys.stdin], [], [], 0)[0]:
+            return True
+        return time.monotonic() > end
+
+    return over

@@ -1,0 +1,130 @@
+"""Where one cluster's files lie and which addresses it uses: decided once by `up`, written down, read by everything else."""
+
+import dataclasses
+import json
+import os
+import socket
+from enum import StrEnum
+from pathlib import Path
+from typing import Self
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+class Tier(StrEnum):
+    """How much of a cluster runs."""
+
+    CONTROL_PLANE = "control-plane"
+    NODE = "node"
+
+
+class ClusterError(Exception):
+    """The cluster cannot be had; the message says what to do about it."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Network:
+    """Addresses of a cluster. The ranges are unusual ones, so that a machine's own networks are not shadowed."""
+
+    services: str = "10.213.0.0/16"
+    kubernetes_service: str = "10.213.0.1"
+    dns_service: str = "10.213.0.10"
+    pods: str = "10.212.0.0/16"
+    machine: str = "10.211.0.1"  # the machine's end of the veth pair (node tier)
+    node: str = "10.211.0.2"  # the node's end
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Layout:
+    """One cluster: its tier, its state folder, its ports."""
+
+    state: Path
+    tier: Tier
+    api_port: int
+    etcd_port: int
+    etcd_peer_port: int
+    controller_manager_port: int
+    scheduler_port: int
+    network: Network = dataclasses.field(default_factory=Network)
+    node_name: str = "node-1"
+
+    @property
+    def api_host(self) -> str:
+        return self.network.node if self.tier is Tier.NODE else "127.0.0.1"
+
+    @property
+    def api_url(self) -> str:
+        return f"https://{self.api_host}:{self.api_port}"
+
+    @property
+    def pki(self) -> Path:
+        return self.state / "pki"
+
+    @property
+    def log(self) -> Path:
+        return self.state / "log"
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.state / "kubeconfig"
+
+    def kubeconfig_of(self, component: str) -> Path:
+        return self.state / "kubeconfigs" / component
+
+    @property
+    def stopped(self) -> Path:
+        """A folder: a program whose name lies in it is not to run (see `keeper`)."""
+        return self.state / "stopped"
+
+    @property
+    def programs(self) -> Path:
+        """What the keeper says about its programs, as JSON."""
+        return self.state / "programs.json"
+
+    @property
+    def containerd_socket(self) -> Path:
+        """Inside the node's own /run: the path of a socket must be short."""
+        return Path("/run/containerd/containerd.sock")
+
+    def save(self) -> None:
+        document = dataclasses.asdict(self) | {"state": str(self.state)}
+        (self.state / "cluster.json").write_text(json.dumps(document, indent=1))
+
+    @classmethod
+    def load(cls, state: Path) -> Self:
+        """The cluster whose state folder this is. Raises ClusterError where there is none."""
+        try:
+            document = json.loads((state / "cluster.json").read_text())
+        except FileNotFoundError:
+            raise ClusterError(f"no cluster in {state}: start one with `python -m e2e.cluster up`") from None
+        return cls(**document | {"state": state, "tier": Tier(document["tier"]), "network": Network(**document["network"])})
+
+    @classmethod
+    def fresh(cls, state: Path, tier: Tier) -> Self:
+        """A cluster with free ports. The node tier has a network of its own, in which every port is free."""
+        if tier is Tier.NODE:
+            return cls(state, tier, 6443, 2379, 2380, 10257, 10259)
+        api, etcd, etcd_peer, controller_manager, scheduler = free_ports(5)
+        return cls(state, tier, api, etcd, etcd_peer, controller_manager, scheduler)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that nobody listens on at the moment."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def default_state(tier: Tier) -> Path:
+    """In the checkout, where `.gitignore` and `make clean` know it."""
+    return PROJECT / ".spillway" / f"e2e-{tier}"
+
+
+def cache_folder() -> Path:
+    """Where built programs are kept, for every checkout of this user."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spillway" / "e2e"

@@ -1,0 +1,145 @@
+"""Up and down: the keeper started in the background and waited for, and ended again with nothing left."""
+
+import dataclasses
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from e2e.cluster import api, images, programs
+from e2e.cluster.layout import PROJECT, ClusterError, Layout, Tier
+from e2e.cluster.pki import write_pki
+from e2e.cluster.programs import Programs
+
+READY_SECONDS = 180.0
+STOP_SECONDS = 15.0
+# A cluster that nobody took down goes by itself.
+DEFAULT_HOURS = 12.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Cluster:
+    """A cluster that runs: where it is, and the programs to use it with."""
+
+    layout: Layout
+    programs: Programs
+    keeper: subprocess.Popen[bytes] | None = None  # held by whoever started it for as long as it lives
+
+    def environment(self) -> dict[str, str]:
+        """What `kubectl` and `helm` need to speak to it."""
+        return {"KUBECONFIG": str(self.layout.kubeconfig), "PATH": self.programs.search_path}
+
+
+def up(state: Path, tier: Tier, *, hours: float | None = DEFAULT_HOURS) -> Cluster:
+    """Starts a cluster and returns when it is ready. With `hours=None` it ends with this process, else after that time.
+
+    Raises ClusterError with what to do, and leaves nothing running then.
+    """
+    if tier is Tier.NODE and (os.geteuid() != 0 or sys.platform != "linux"):
+        raise ClusterError("the node tier needs root on Linux, for namespaces and containers")
+    have = programs.have(tier)
+    if state.exists():
+        if keeper_of(state) is not None:
+            raise ClusterError(f"a cluster runs in {state} already: `python -m e2e.cluster down --state {state}` first")
+        remove(state)
+    state.mkdir(parents=True)
+    layout = Layout.fresh(state.resolve(), tier)
+    layout.log.mkdir()
+    layout.stopped.mkdir()
+    write_pki(layout)
+    layout.save()
+    if tier is Tier.NODE:
+        images.base_images(have)
+    cluster = Cluster(layout, have, _start_keeper(layout, hours))
+    try:
+        _wait(cluster)
+    except BaseException:
+        down(state, keep=True)
+        raise
+    return cluster
+
+
+def down(state: Path, *, keep: bool = False) -> None:
+    """Ends the cluster of a state folder, if it runs, and removes the folder (its logs with it) unless told to keep it."""
+    keeper = keeper_of(state)
+    if keeper is not None:
+        os.kill(keeper, signal.SIGTERM)
+        deadline = time.monotonic() + STOP_SECONDS
+        while keeper_of(state) is not None:
+            if time.monotonic() > deadline:
+                os.kill(keeper, signal.SIGKILL)
+                deadline += STOP_SECONDS
+            _collect(keeper)
+            time.sleep(0.05)
+    if not keep:
+        remove(state)
+
+
+def remove(state: Path) -> None:
+    """Removes a state folder; only one that is ours, whatever path somebody gave."""
+    if state.exists() and any(state.iterdir()) and not (state / "cluster.json").exists() and not (state / "pki").exists():
+        raise ClusterError(f"{state} is not the state folder of a cluster: not removed")
+    shutil.rmtree(state, ignore_errors=True)
+
+
+def running(state: Path) -> Cluster:
+    """The cluster that runs in a state folder. Raises ClusterError where there is none."""
+    layout = Layout.load(state.resolve())
+    if keeper_of(state) is None:
+        raise ClusterError(f"the cluster in {state} has stopped; its logs are in {layout.log}")
+    return Cluster(layout, programs.have(layout.tier))
+
+
+def keeper_of(state: Path) -> int | None:
+    """The process id of the keeper of a state folder, if it is alive; an id taken by somebody else is seen by its command."""
+    try:
+        process = int((state / "keeper.pid").read_text())
+        command = Path(f"/proc/{process}/cmdline").read_text()
+    except (OSError, ValueError):
+        return None
+    return process if "e2e.cluster" in command and str(state.resolve()) in command else None
+
+
+def _collect(process: int) -> None:
+    """Takes in the keeper where it is a child of ours: until then it stays in the process table."""
+    try:
+        os.waitpid(process, os.WNOHANG)
+    except ChildProcessError:
+        return
+
+
+def _start_keeper(layout: Layout, hours: float | None) -> subprocess.Popen[bytes]:
+    lifeline = ["--lifeline"] if hours is None else ["--hours", str(hours)]
+    with (layout.log / "keeper.log").open("ab") as log:
+        keeper = subprocess.Popen(
+            [sys.executable, "-m", "e2e.cluster", "_keep", "--state", str(layout.state), *lifeline],
+            cwd=PROJECT,
+            stdin=subprocess.PIPE if hours is None else subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    (layout.state / "keeper.pid").write_text(str(keeper.pid))
+    return keeper
+
+
+def _wait(cluster: Cluster) -> None:
+    layout = cluster.layout
+    steps: list[tuple[str, Callable[[Layout], bool]]] = [
+        ("the API server", api.ready),
+        ("the default service account", api.accounts_ready),
+    ]
+    if layout.tier is Tier.NODE:
+        steps += [("the node", api.node_ready), ("cluster DNS", api.dns_ready)]
+    deadline = time.monotonic() + READY_SECONDS
+    for what, is_ready in steps:
+        while not is_ready(layout):
+            if cluster.keeper is not None and cluster.keeper.poll() is not None:
+                raise ClusterError(f"the cluster did not start: {(layout.log / 'keeper.log').read_text().strip()}")
+            if time.monotonic() > deadline:
+                raise ClusterError(f"{what} was not ready after {READY_SECONDS:.0f} s; the logs are in {layout.log}")
+            time.sleep(0.1)
