@@ -85,7 +85,7 @@ class EndpointState:
     """One endpoint as this router sees it. Mutable, single-threaded; numbers only."""
 
     __slots__ = (
-        "away_until", "blocked", "down_until", "draining", "factor", "failed_at", "failures", "heard_at", "id", "in_flight", "in_flight_tokens", "inbound", "knee_tokens", "limited_until", "max_requests", "max_running",
+        "away_until", "blocked", "down_until", "draining", "factor", "failed_at", "failures", "heard_at", "id", "in_flight", "in_flight_tokens", "inbound", "knee_tokens", "limited_until", "max_concurrency", "max_requests", "max_running",
         "penalty", "probing", "reported_at", "reported_requests", "reported_tokens", "reported_waiting", "returned_at", "sent_since", "sent_since_tokens", "shut",
         "slowness", "slowness_at", "speed", "suspect", "trouble", "waiting_since",
     )  # fmt: skip
@@ -122,6 +122,7 @@ class EndpointState:
         self.blocked = False  # cannot be used at all, e.g. for want of its key
         self.shut = False  # draining, blocked, away or down: look closer before choosing it
         self.max_requests = UNLIMITED
+        self.max_concurrency = UNLIMITED
         self.knee_tokens = float(KNEE_MIN_REQUESTS * BASE_TOKENS)
 
     # --- what is known of it
@@ -129,6 +130,9 @@ class EndpointState:
     def limit(self, max_concurrency: int, max_queue: int) -> None:
         """Sets what the endpoint holds at most, and where queueing is felt."""
         self.max_requests = max_concurrency + (max_queue if self.inbound else 0)
+        if self.max_running in {UNLIMITED, self.max_concurrency} or self.max_running > max_concurrency:
+            self.max_running = max_concurrency
+        self.max_concurrency = max_concurrency
         knee = min(max(max_concurrency / KNEE_SHARE, KNEE_MIN_REQUESTS), KNEE_MAX_REQUESTS)
         self.knee_tokens = knee * self.speed.mean_cost
 
@@ -168,7 +172,7 @@ class EndpointState:
             if lasting and load.engine_waiting:
                 self.max_running = load.engine_running
             elif load.engine_running > self.max_running:
-                self.max_running = UNLIMITED  # it can do more than that
+                self.max_running = self.max_concurrency  # it can do more than that
 
     def limit_rate(self, seconds: float, now: float) -> None:
         """It wants to be left alone for so long. A word that holds for hours is asked again earlier."""
