@@ -19,6 +19,7 @@ COMMANDS = (
     ("validate", "check resource documents, without applying them", "spillway.validate"),
     ("get", "show routes or backends with their live load", "spillway.get.command"),
     ("explain", "tell why a request went where it did", "spillway.explain"),
+    ("inject", "print manifests with the sidecar in their pods", "spillway.inject"),
     ("sim-engine", "run one simulated inference engine", "spillway.sim_engine.command"),
     ("version", "print the versions of Spillway and Python", "spillway.version"),
 )

@@ -37,10 +37,15 @@ def leave(sites: Iterable[Drained]) -> None:
         site.draining = True
 
 
-async def drained(sites: tuple[Drained, ...], seconds: float, clock: Callable[[], float]) -> bool:
-    """Whether, within `seconds`, the sites drain and have nothing under way."""
+async def drained(
+    sites: tuple[Drained, ...], seconds: float, clock: Callable[[], float], *, engine_up: Callable[[], bool] = lambda: True
+) -> bool:
+    """Whether, within `seconds`, the sites drain and have nothing under way.
+
+    An engine that is down is not waited for: its hook runs also when the kubelet restarts it for being so.
+    """
     deadline = clock() + seconds
-    while not all(site.draining for site in sites) or busy(sites):
+    while engine_up() and (busy(sites) or not all(site.draining for site in sites)):
         if clock() >= deadline:
             return False
         await asyncio.sleep(POLL_SECONDS)

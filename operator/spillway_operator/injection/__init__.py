@@ -21,6 +21,7 @@ __all__ = [
     "Engine",
     "InjectionConfig",
     "Look",
+    "Operation",
     "Outcome",
     "Resources",
     "Result",

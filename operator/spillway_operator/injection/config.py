@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from typing import Any, Final
 
 from spillway_operator.injection.names import LOOPBACK
 from spillway_wire.names import TOKEN_AUDIENCE
@@ -63,3 +64,47 @@ class BackendPods:
     name: str
     match_labels: tuple[tuple[str, str], ...]
     port: int
+
+
+def from_document(document: Any) -> InjectionConfig:
+    """The settings from JSON data with the fields of `InjectionConfig` in camelCase, as the chart writes them.
+
+    Raises `ValueError` that names what is missing, unknown or of another type.
+    """
+    values = _values(document, InjectionConfig, "injection settings")
+    if "resources" in values:
+        values["resources"] = Resources(**_values(values["resources"], Resources, "resources"))
+    if "env" in values:
+        env = values["env"]
+        if not isinstance(env, Mapping) or not all(isinstance(each, str) for pair in env.items() for each in pair):
+            raise ValueError("env: texts by name are expected")
+        values["env"] = tuple(env.items())
+    if "image_pull_secrets" in values:
+        values["image_pull_secrets"] = tuple(map(str, values["image_pull_secrets"]))
+    return InjectionConfig(**values)
+
+
+def _values(document: Any, made: type[InjectionConfig | Resources], title: str) -> dict[str, Any]:
+    if not isinstance(document, Mapping):
+        raise ValueError(f"{title}: an object is expected")  # noqa: TRY004 - one error for whatever a file holds
+    known = {_camel(each.name): each for each in fields(made)}
+    unknown = sorted(set(document) - set(known))
+    if unknown:
+        raise ValueError(f"{title}: unknown: {', '.join(unknown)}; known are {', '.join(known)}")
+    missing = [name for name, each in known.items() if each.default is MISSING and each.default_factory is MISSING]
+    if lacking := [name for name in missing if not document.get(name)]:
+        raise ValueError(f"{title}: missing: {', '.join(lacking)}")
+    for name, value in document.items():
+        kind = {"int": int, "str": str}.get(str(known[name].type))
+        if kind is not None and type(value) is not kind:
+            raise ValueError(f"{title}: {name}: {'a whole number' if kind is int else 'a text'} is expected")
+    return {known[name].name: value for name, value in document.items()}
+
+
+def _camel(name: str) -> str:
+    if name == "operator_ca":
+        return "operatorCA"
+    if name == "operator_url":
+        return "operatorURL"
+    first, *rest = name.split("_")
+    return first + "".join(part.capitalize() for part in rest)

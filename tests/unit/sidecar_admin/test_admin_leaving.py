@@ -109,6 +109,12 @@ async def test_asking_whether_it_has_drained_does_not_make_it_drain(server: Admi
     assert not proxy.site.draining
 
 
+async def test_an_engine_that_is_down_is_not_waited_for() -> None:
+    """The kubelet runs the engine's hook also before it restarts the engine; nobody drains then."""
+    clock = asyncio.get_running_loop().time
+    assert await drained((Site(),), 60.0, clock, engine_up=lambda: False)
+
+
 async def test_few_may_wait_so_that_probes_are_answered(server: AdminServer, proxy: Proxy) -> None:
     waiting = [asyncio.create_task(ask(server, "GET /drained")) for _ in range(admin.MAX_WAITING)]
     async with asyncio.timeout(10):

@@ -1,0 +1,10 @@
+"""The mutating webhook: what the API server asks when a labelled pod is made."""
+
+from __future__ import annotations
+
+from spillway_operator.webhook.backends import backends_of
+from spillway_operator.webhook.certificates import CertificateFiles, ServerCertificate
+from spillway_operator.webhook.server import WebhookServer
+from spillway_operator.webhook.source import InjectionSource
+
+__all__ = ["CertificateFiles", "InjectionSource", "ServerCertificate", "WebhookServer", "backends_of"]
