@@ -16,7 +16,9 @@ import asyncio
 import re
 import ssl
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import msgspec
 
 from spillway_sidecar.proxy.errors import Outcome, Refusal, interrupted_event
 from spillway_sidecar.proxy.head import Fields, RequestHead, ResponseHead
@@ -223,7 +225,9 @@ class Exchange:
                 self.relay(data[:boundary])
             self._interrupt(Outcome.INTERRUPTED)
             return
-        if data:
+        if self.state == WAITING and data and not self.reframed:
+            self._at_once(data)
+        elif data:
             self.relay(data)
         elif self._head_out:
             self._head_only()
@@ -231,6 +235,13 @@ class Exchange:
             self.client.transport.write(b"0\r\n\r\n")
         self._over(_OK if self.status < 400 else Outcome.UPSTREAM_ERROR)
         self.client.finished(self.keep_alive and self.http11)
+
+    def _at_once(self, data: bytes) -> None:
+        """The whole body in one piece: its end needs not be kept apart."""
+        self._tail = data
+        if self.events:
+            self.output_events = data.count(b"data:")
+        self.client.transport.write(self._first_byte() + data)
 
     def _head_only(self) -> None:
         self.first_byte_at = self.site.clock()
@@ -343,11 +354,31 @@ class Exchange:
         start = tail.rfind(b'"usage"')
         if start < 0:
             return None, None
-        found = _USAGE.search(tail, start)
-        if found is None:
-            return None, None
-        prompt, completion = found.groups()
-        return int(prompt), None if completion is None else int(completion)
+        start = tail.find(b"{", start)
+        try:
+            usage = _decode_usage(tail[start : tail.find(b"}", start) + 1])
+        except (msgspec.DecodeError, UnicodeDecodeError):  # e.g. an object within it: look for the two figures alone
+            return _search_usage(tail, start)
+        return usage.prompt_tokens, usage.completion_tokens
+
+
+_Count = Annotated[int, msgspec.Meta(ge=0, lt=1_000_000_000)]
+
+
+class _Usage(msgspec.Struct, gc=False):
+    prompt_tokens: _Count
+    completion_tokens: _Count | None = None
+
+
+_decode_usage = msgspec.json.Decoder(_Usage).decode
+
+
+def _search_usage(tail: bytes, start: int) -> tuple[int | None, int | None]:
+    found = _USAGE.search(tail, start) if start >= 0 else None
+    if found is None:
+        return None, None
+    prompt, completion = found.groups()
+    return int(prompt), None if completion is None else int(completion)
 
 
 def _without_nominated(blob: bytes, connection: bytes) -> bytes:
