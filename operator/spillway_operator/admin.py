@@ -1,6 +1,7 @@
 """The admin port: how the operator is, what it knows, and the objects with their status.
 
-- `/healthz`: the process answers. `/readyz`: resources were read and a snapshot is out.
+- `/healthz`: the process answers. `/readyz`: resources were read and a snapshot is made. `/leaderz`: proxies are served here,
+  which of several replicas one does.
 - `/metrics`: Prometheus text. `/info`: every part's `info()`. `/config`: the snapshot in force, as proxies have it.
 - `/api/v1/modelroutes`, `/api/v1/modelbackends` (`?namespace=`), `/api/v1/problems`: what `spillway get` prints.
 
@@ -31,10 +32,12 @@ class AdminServer:
         ready: Callable[[], str | None],
         info: Callable[[], Mapping[str, Any]],
         registry: CollectorRegistry,
+        leads: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._store = store
         self._state = state
         self._ready = ready
+        self._leads = leads
         self._info = info
         self._registry = registry
         self._runner: web.AppRunner | None = None
@@ -44,6 +47,7 @@ class AdminServer:
         app = web.Application()
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/leaderz", self._leaderz)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/info", self._show_info)
         app.router.add_get("/config", self._config)
@@ -66,8 +70,10 @@ class AdminServer:
         return web.Response(text="ok\n")
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        missing = self._ready()
-        return web.Response(text="ok\n") if missing is None else web.Response(status=503, text=f"{missing}\n")
+        return _verdict(self._ready())
+
+    async def _leaderz(self, _: web.Request) -> web.Response:
+        return _verdict(self._leads())
 
     async def _metrics(self, _: web.Request) -> web.Response:
         return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
@@ -89,6 +95,10 @@ class AdminServer:
 
     async def _problems(self, _: web.Request) -> web.Response:
         return _json({"items": [problem.info() for problem in self._store.problems()]})
+
+
+def _verdict(missing: str | None) -> web.Response:
+    return web.Response(text="ok\n") if missing is None else web.Response(status=503, text=f"{missing}\n")
 
 
 def _json(data: Any) -> web.Response:

@@ -58,10 +58,31 @@ class DiscoverySettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ClusterSettings:
+    """What only matters with `--source kubernetes`."""
+
+    kubeconfig: Path | None = None  # else the pod's service account, else where kubectl looks
+    context: str | None = None
+    namespaces: tuple[str, ...] = ()  # all
+    pod_selector: str = ""  # all pods: those that lack a sidecar are to be found too
+    lease_namespace: str = "default"
+    lease_name: str = "spillway-operator"
+    identity: str = ""  # made from the host's name and chance
+    gateways: tuple[tuple[str, str], ...] = ()  # service accounts (namespace, name) that are told of all namespaces
+    authentication: str = "token"  # or loopback, for an operator beside its proxies on one machine
+    certificate: Path | None = None  # of the discovery port
+    key: Path | None = None
+    # Proxies come back within two seconds of a new leader's begin; before that their absence is no news.
+    hold_status_seconds: float = 2.5
+    figures_interval_seconds: float = 10.0  # an API server is no time series database
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All of it."""
 
     source: SourceSettings = field(default_factory=SourceSettings)
+    cluster: ClusterSettings = field(default_factory=ClusterSettings)
     listen: ListenSettings = field(default_factory=ListenSettings)
     loads: LoadSettings = field(default_factory=LoadSettings)
     status: StatusSettings = field(default_factory=StatusSettings)

@@ -38,7 +38,10 @@ _METADATA: Final = re.compile(r"^metadata:(.*(?:\n[ \t]+.*|\n[ \t]*(?=\n))*)", r
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something wrong, where, and what to do. `path` is empty where a whole document or file is meant; a warning stops nothing."""
+    """Something wrong, where, and what to do.
+
+    `path` is empty where a whole document or file is meant, `file` where the document comes from no file; a warning stops nothing.
+    """
 
     file: str
     line: int
@@ -48,7 +51,7 @@ class Problem:
     warning: bool = False
 
     def __str__(self) -> str:
-        place = f"{self.file}:{self.line}: "
+        place = f"{self.file}:{self.line}: " if self.file else ""
         return f"{place}{'warning: ' if self.warning else ''}{f'{self.path}: ' if self.path else ''}{self.message}"
 
     def info(self) -> dict[str, Any]:

@@ -1,13 +1,15 @@
 """Who may open a stream, and which node it may speak for.
 
 A connection is identified when it is upgraded; the node that its hello names is held against that identity. On one machine
-(`LoopbackAuthenticator`) whoever reaches the port over loopback may speak for any node.
+(`LoopbackAuthenticator`) whoever reaches the port over loopback may speak for any node. In a cluster (`TokenAuthenticator`) a proxy
+shows the token of its pod, which the API server reviews: it speaks for that pod alone and is told of that pod's namespace alone,
+unless its service account is one of the gateways'.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,10 +26,15 @@ class Identity:
 
     namespace: str | None = None
     pod: str | None = None
+    everywhere: bool = False  # it may be told of all namespaces
 
     def may_speak_for(self, node: Node) -> bool:
-        """Whether a peer of this identity may call itself `node`."""
-        return self.namespace in {None, node.namespace} and self.pod in {None, node.pod}
+        """Whether a peer of this identity may call itself `node`: a proven pod only by its own name, `namespace/pod`."""
+        if self.pod not in {None, node.pod}:
+            return False
+        if self.pod is not None and self.namespace is not None and node.id != f"{self.namespace}/{self.pod}":
+            return False
+        return self.namespace in {None, node.namespace} or (self.everywhere and not node.namespace)
 
 
 ANYONE = Identity()
@@ -51,3 +58,45 @@ class LoopbackAuthenticator:
         except ValueError:
             pass
         raise UnauthenticatedError(f"{peer_host or 'unknown peer'} is not on this machine")
+
+
+class ProvenToken(Protocol):
+    """What a review of a token finds."""
+
+    @property
+    def namespace(self) -> str:
+        """Of the service account and of the pod."""
+
+    @property
+    def service_account(self) -> str:
+        """Its name."""
+
+    @property
+    def pod(self) -> str:
+        """The pod that the token is bound to."""
+
+    @property
+    def refusal(self) -> str:
+        """Why it proves nothing; empty where it is good."""
+
+
+class TokenAuthenticator:
+    """In a cluster: a bearer token, bound to a pod. `review` may fail, and then nobody is let in."""
+
+    def __init__(self, review: Callable[[str], Awaitable[ProvenToken]], *, gateways: Collection[tuple[str, str]]) -> None:
+        self._review = review
+        self._gateways = frozenset(gateways)
+
+    async def identify(self, headers: Mapping[str, str], peer_host: str) -> Identity:
+        """The pod in the token."""
+        scheme, _, token = headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            raise UnauthenticatedError("no bearer token")
+        try:
+            proven = await self._review(token.strip())
+        except Exception as error:  # whatever it is: not reviewed is not known
+            raise UnauthenticatedError(f"the token could not be reviewed: {error}") from error
+        if proven.refusal:
+            raise UnauthenticatedError(proven.refusal)
+        account = (proven.namespace, proven.service_account)
+        return Identity(namespace=proven.namespace, pod=proven.pod, everywhere=account in self._gateways)

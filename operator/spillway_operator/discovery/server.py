@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Callable, Iterable
 from random import Random
 from typing import Any, Final
@@ -109,14 +110,22 @@ class DiscoveryServer:
 
     # The socket's side.
 
-    async def start(self, host: str, port: int) -> int:
-        """Listens; returns the port (asked for with 0). Raises OSError when it is taken."""
+    async def start(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
+        """Listens; returns the port (asked for with 0). Raises OSError when it is taken. May follow a `stop`."""
         app = web.Application()
         app.router.add_get(DISCOVERY_PATH, self._upgrade)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, keepalive_timeout=1.0, shutdown_timeout=1.0)
         await self._runner.setup()
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._accept, host, port, backlog=4096, reuse_address=True)
+        self._server = await loop.create_server(
+            self._accept,
+            host,
+            port,
+            backlog=4096,
+            reuse_address=True,
+            ssl=tls,
+            ssl_handshake_timeout=None if tls is None else self._limits.hello_seconds,
+        )
         self._ticker = loop.create_task(self._tick(), name="discovery-tick")
         bound: int = self._server.sockets[0].getsockname()[1]
         return bound

@@ -17,7 +17,9 @@ FAILING_RATIO = 0.5
 
 def decide(facts: BackendFacts) -> tuple[Decision, ...]:
     """All conditions, in the order they are shown."""
-    return (accepted(facts), ready(facts), reachable(facts), saturated(facts))
+    decisions = (accepted(facts), ready(facts), reachable(facts), saturated(facts))
+    unguarded = injected(facts)
+    return decisions if unguarded is None else (*decisions, unguarded)
 
 
 def endpoint_ready(endpoint: EndpointFacts) -> bool:
@@ -101,3 +103,12 @@ def saturated(facts: BackendFacts) -> Decision:
     if facts.pressure > bound:
         return Decision(reasons.SATURATED, Verdict.TRUE, reasons.OVER_BOUND, "Requests wait, or nearly all slots are taken")
     return Decision(reasons.SATURATED, Verdict.FALSE, reasons.BELOW_BOUND, "There is room")
+
+
+def injected(facts: BackendFacts) -> Decision | None:
+    """Which pods have no sidecar; None where there is nothing to say."""
+    bare = [endpoint.id for endpoint in facts.endpoints if not endpoint.inbound]
+    if not facts.in_pods or not bare:
+        return None
+    text = f"No sidecar in {names(bare)}: nothing limits or measures what is sent there; label the pods for injection and make them anew"
+    return Decision(reasons.INJECTED, Verdict.FALSE, reasons.SIDECAR_MISSING, text)

@@ -33,6 +33,7 @@ class BackendFacts:
     """Everything the backend's conditions are decided from."""
 
     in_force: bool = True  # it is in the current snapshot
+    in_pods: bool = False  # its endpoints are pods, which should have sidecars
     endpoints: tuple[EndpointFacts, ...] = ()
     invalid: str | None = None  # what is wrong with the latest document
     refused_host: str | None = None  # why the external URL is not allowed

@@ -12,6 +12,7 @@ PROGRAMMED: Final = "Programmed"  # every connected proxy runs this content
 READY: Final = "Ready"  # a request sent here has somewhere to go
 REACHABLE: Final = "Reachable"  # the engines behind a backend answer
 SATURATED: Final = "Saturated"  # the backend is pressed beyond the bound where weights begin to move away
+INJECTED: Final = "Injected"  # False where pods of the backend have no sidecar; not there where all have one
 
 # -- Accepted (True reuses the type's own name, as in the Gateway API)
 
@@ -50,6 +51,10 @@ SIDECAR_AWAY: Final = "SidecarAway"  # no sidecar of the backend is connected
 REQUESTS_SUCCEED: Final = "RequestsSucceed"  # external: judged by traffic
 REQUESTS_FAIL: Final = "RequestsFail"  # external: at least half of the recent requests failed
 NO_TRAFFIC: Final = "NoTraffic"  # external: too few requests to judge by
+
+# -- Injected
+
+SIDECAR_MISSING: Final = "SidecarMissing"  # these pods take requests with nobody before their engine
 
 # -- Saturated
 

@@ -20,7 +20,7 @@ import contextlib
 import logging
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from spillway_operator.api import ObjectKey
@@ -120,6 +120,13 @@ class Core:
     def _want_status(self) -> None:
         self._status_due_at = min(self._status_due_at, self._status_earliest_at)
         self._wake.set()
+
+    def begin_term(self, epoch: int) -> None:
+        """This replica leads: what there is goes out again under a version of the new epoch."""
+        self._counter += 1
+        self.world.state = replace(self.world.state, version=f"{epoch}.{self._counter}", epoch=epoch)
+        self.world.publisher.publish(self.world.state)
+        self._want_status()
 
     # -- the loop
 

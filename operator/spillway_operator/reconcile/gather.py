@@ -31,6 +31,7 @@ def backend_facts(
     endpoints = world.endpoints(name)
     return facts.BackendFacts(
         in_force=world.in_force("cluster", name),
+        in_pods=isinstance(entry.object, ModelBackend) and entry.object.spec.pods is not None,
         endpoints=tuple(_endpoint(world, endpoint, now) for endpoint in endpoints.endpoints) if endpoints is not None else (),
         invalid=invalid(entry),
         refused_host=refused_host(world, entry.object) if isinstance(entry.object, ModelBackend) else None,

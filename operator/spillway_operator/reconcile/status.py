@@ -109,6 +109,14 @@ class StatusPass:
             del self._written[gone]
         return self.writes - before
 
+    def adopt(self, key: ObjectKey, status: Status, now: float) -> None:
+        """The object has this status already, from whoever wrote it: conditions go on from there."""
+        self._written[key] = _Written(status=status, at=now)
+
+    def forget(self, key: ObjectKey) -> None:
+        """The object is gone; another one of its name begins anew."""
+        self._written.pop(key, None)
+
     # -- write policy
 
     def _offer(self, key: ObjectKey, status: Status, now: float) -> None:
