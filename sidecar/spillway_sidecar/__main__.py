@@ -19,7 +19,7 @@ import msgspec
 from prometheus_client import CollectorRegistry
 
 from spillway_sidecar.admin import AdminPages, AdminServer
-from spillway_sidecar.config.client import DiscoveryClient
+from spillway_sidecar.config.client import DiscoveryClient, operator_tls
 from spillway_sidecar.config.last_good import LastGoodRefusedError, LastGoodStore
 from spillway_sidecar.config.snapshot import Snapshot
 from spillway_sidecar.drain import Drained, drain, drained, leave
@@ -104,7 +104,18 @@ class Proxy:
             pod=settings.pod,
             version="0.1.0",
         )
-        return DiscoveryClient(settings.operator, node, self.apply, self._set_routers, self._last_good(), rng, self.clock)
+        ca_file, token_file = settings.operator_ca_file, settings.operator_token_file
+        return DiscoveryClient(
+            settings.operator,
+            node,
+            self.apply,
+            self._set_routers,
+            self._last_good(),
+            rng,
+            self.clock,
+            token=None if token_file is None else lambda: token_file.read_text(encoding="ascii").strip(),
+            tls=None if ca_file is None else lambda: operator_tls(ca_file),
+        )
 
     def _last_good(self) -> LastGoodStore | None:
         folder = self.settings.state_dir

@@ -17,6 +17,8 @@ class Settings:
     role: Role
     node_id: str
     operator: str | None  # None: serves from the last good snapshot alone
+    operator_ca_file: Path | None
+    operator_token_file: Path | None
     host: str
     port: int
     admin_host: str
@@ -62,6 +64,8 @@ def parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     )
     add("node-id", "gateway-0", "unique among live proxies; a sidecar's is the id of its endpoint")
     add("operator", None, "URL of the operator's discovery port, e.g. http://127.0.0.1:8083")
+    add("operator-ca-file", None, "PEM file of the authority that the operator's certificate is from, read for each connection")
+    add("operator-token-file", None, "file of the bearer token that the operator asks for, read for each connection")
     add("host", "127.0.0.1", "address of the route and inbound listeners")
     add("port", "8080", "port of the route listener", type=int)
     add("admin-host", "127.0.0.1", "address of the admin listener")
@@ -96,6 +100,8 @@ def parse(argv: list[str] | None, environ: Mapping[str, str]) -> Settings:
         role=Role(args.role),
         node_id=args.node_id,
         operator=args.operator or None,
+        operator_ca_file=Path(args.operator_ca_file) if args.operator_ca_file else None,
+        operator_token_file=Path(args.operator_token_file) if args.operator_token_file else None,
         host=args.host,
         port=args.port,
         admin_host=args.admin_host,

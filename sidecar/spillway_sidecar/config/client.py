@@ -15,9 +15,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 from typing import Any, Final
@@ -57,6 +59,7 @@ class DiscoveryClient:
     """Holds the stream to the operator at `url`. `apply` puts a snapshot in force, and raises to refuse it.
 
     `clock`: monotonic seconds. `token`: a bearer token read anew for each connection, where the operator asks for one.
+    `tls`: what to trust of an https operator, made anew for each connection, since a cluster's authority changes; else the usual.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class DiscoveryClient:
         *,
         deadlines: Deadlines | None = None,
         token: Callable[[], str] | None = None,
+        tls: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
         self._url = url.rstrip("/") + DISCOVERY_PATH
         self._node = node
@@ -79,6 +83,7 @@ class DiscoveryClient:
         self._clock = clock
         self._deadlines = deadlines or Deadlines()
         self._token = token
+        self._tls = tls
         self._stream = Stream(node, apply, set_routers)
         self._outbox = Outbox(node.boot_id)
         self._report_waits = asyncio.Event()
@@ -199,10 +204,12 @@ class DiscoveryClient:
     @contextlib.asynccontextmanager
     async def _connect(self, session: aiohttp.ClientSession) -> AsyncIterator[_Socket]:
         headers = {"Authorization": f"Bearer {self._token()}"} if self._token is not None else {}
+        tls = self._tls() if self._tls is not None and self._url.startswith("https://") else True
         async with asyncio.timeout(self._deadlines.connect_seconds):
             socket: _Socket = await session.ws_connect(
                 self._url,
                 headers=headers,
+                ssl=tls,
                 max_msg_size=MAX_FRAME_FROM_OPERATOR_BYTES,
                 compress=0,
                 autoping=True,
@@ -274,6 +281,16 @@ class DiscoveryClient:
             "counts": {**stream["counts"], **self._counts},
             "outbox": self._outbox.info(),
         }
+
+
+def operator_tls(ca_file: Path) -> ssl.SSLContext:
+    """Trusts the authority in the file alone, and talks TLS 1.3 alone: the other end is ours. Raises OSError."""
+    try:
+        context = ssl.create_default_context(cafile=str(ca_file))
+    except ssl.SSLError as error:
+        raise OSError(f"{ca_file} holds no certificate: {error.reason}") from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    return context
 
 
 async def _end(task: asyncio.Task[None]) -> None:

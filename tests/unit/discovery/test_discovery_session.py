@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from spillway_operator.discovery.auth import ANYONE, Identity, LoopbackAuthenticator, UnauthenticatedError
@@ -161,11 +162,24 @@ def test_a_flood_closes() -> None:
 
 
 def test_an_identity_speaks_for_its_own_pod() -> None:
-    """What is proven must match; what is left open may be anything."""
+    """What is proven must match, the node's id too, which is that of an endpoint; what is left open may be anything."""
+    own = msgspec.structs.replace(NODE, id="ml/fast-0")
     assert ANYONE.may_speak_for(NODE)
-    assert Identity(namespace="ml", pod="fast-0").may_speak_for(NODE)
-    assert not Identity(namespace="ml", pod="fast-1").may_speak_for(NODE)
-    assert not Identity(namespace="other", pod="fast-0").may_speak_for(NODE)
+    assert Identity(namespace="ml", pod="fast-0").may_speak_for(own)
+    assert not Identity(namespace="ml", pod="fast-0").may_speak_for(NODE)
+    assert not Identity(namespace="ml", pod="fast-0").may_speak_for(msgspec.structs.replace(own, id="ml/fast-1"))
+    assert not Identity(namespace="ml", pod="fast-1").may_speak_for(own)
+    assert not Identity(namespace="other", pod="fast-0").may_speak_for(own)
+
+
+def test_only_a_gateway_is_told_of_every_namespace() -> None:
+    """Its namespace is left open in the hello; its id still is its pod's."""
+    everywhere = msgspec.structs.replace(NODE, id="ml/fast-0", namespace="")
+    assert Identity(namespace="ml", pod="fast-0", everywhere=True).may_speak_for(everywhere)
+    assert not Identity(namespace="ml", pod="fast-0").may_speak_for(everywhere)
+    assert not Identity(namespace="ml", pod="fast-0", everywhere=True).may_speak_for(
+        msgspec.structs.replace(everywhere, namespace="other")
+    )
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1"])
