@@ -207,6 +207,7 @@ class Bench:
 
     async def router(self, resources: Mapping[ResourceKey, Resource], **options: Any) -> Router:
         """A route listener with a configuration in force."""
+        options.setdefault("connect_seconds", 30.0)  # a test machine may be busy; the limit has a test of its own
         site = RouteSite(
             clock=self.clock, id_prefix="t-", decisions=DecisionRing(64), rng=random.Random(options.pop("seed", 7)), **options
         )
@@ -218,6 +219,7 @@ class Bench:
 
     async def guard(self, engine_port: int, **options: Any) -> Inbound:
         """An inbound listener before an engine."""
+        options.setdefault("connect_seconds", 30.0)
         state: dict[str, Any] = {"up": True, "failures": 0}
         target = Target("engine", "127.0.0.1", engine_port, False, ClusterSpeed())
         target.heads = request_heads("127.0.0.1", engine_port, tls=False, prefix="/v1")

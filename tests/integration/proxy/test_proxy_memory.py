@@ -54,7 +54,7 @@ async def test_connections_free_themselves_when_clients_leave():
     async with routed(silent) as (router, engine):
 
         async def work() -> None:
-            for n in range(20):
+            for n in range(8):
                 client = await router.client()
                 client.send(post())
                 await until(lambda n=n: len(engine.calls) == n + 1)  # type: ignore[misc]
