@@ -24,13 +24,15 @@ check: .venv/dev.stamp  ## installs, then the linters: style, types, import rule
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m spillway_operator.api.crdgen crds --check
+	$(BIN)/python -m spillway_operator.api.crdchart charts/spillway/templates/crds --check
 
 format: .venv/dev.stamp  ## rewrites the code in the project's style
 	$(BIN)/ruff check --fix --quiet
 	$(BIN)/ruff format --quiet
 
-crds: .venv/dev.stamp  ## writes crds/*.yaml from the models
+crds: .venv/dev.stamp  ## writes crds/*.yaml and the chart's copies from the models
 	$(BIN)/python -m spillway_operator.api.crdgen crds
+	$(BIN)/python -m spillway_operator.api.crdchart charts/spillway/templates/crds
 
 bench: .venv/run.stamp  ## our proxy against others, side by side (ARGS=--quick for a first look)
 	$(BIN)/python -m bench $(ARGS)

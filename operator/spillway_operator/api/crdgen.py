@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -40,14 +40,19 @@ def files() -> dict[str, str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write or check the files; the process's exit status."""
-    parser = argparse.ArgumentParser(prog="python -m spillway_operator.api.crdgen", description="Write the CRDs from the models.")
+    return write_or_check(files(), "spillway_operator.api.crdgen", arguments)
+
+
+def write_or_check(made: Mapping[str, str], module: str, arguments: Sequence[str] | None) -> int:
+    """Write the texts by name into the folder of the command line, or tell how what is there differs; the exit status."""
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description="Write the CRDs from the models.")
     parser.add_argument("folder", type=Path, help="where the files are, e.g. crds/")
     parser.add_argument(
         "--check", action="store_true", help="write nothing; exit 1 and show the difference where a file is not up to date"
     )
     options = parser.parse_args(arguments)
     stale = False
-    for name, text in files().items():
+    for name, text in made.items():
         path = options.folder / name
         if not options.check:
             path.write_text(text, encoding="utf-8")
@@ -61,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 )
             )
     if stale:
-        sys.stderr.write(f"not up to date: run `python -m spillway_operator.api.crdgen {options.folder}`\n")
+        sys.stderr.write(f"not up to date: run `python -m {module} {options.folder}`\n")
     return int(stale)
 
 
