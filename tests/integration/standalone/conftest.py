@@ -121,7 +121,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Standalone]]:
             folder.mkdir()
             for name, text in files.items():
                 (folder / name).write_text(text)
-        port, admin = _ports()
+        port, admin = free_ports()
         state = tmp_path / f"state-{len(running)}"
         command = [
             sys.executable,
@@ -157,7 +157,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Standalone]]:
             standalone.process.stdout.close()
 
 
-def _ports() -> tuple[int, int]:
+def free_ports() -> tuple[int, int]:
     """A free port, and the first of three free ones in a row."""
     rng = random.Random()
     for _ in range(500):
