@@ -7,8 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from string import Template
 
 from e2e.cluster import api, images, programs
 from e2e.cluster.layout import PROJECT, ClusterError, Layout, Tier
@@ -61,6 +63,19 @@ def up(state: Path, tier: Tier, *, hours: float | None = DEFAULT_HOURS) -> Clust
         down(state, keep=True)
         raise
     return cluster
+
+
+@contextmanager
+def held(state: Path, tier: Tier) -> Iterator[Cluster]:
+    """A cluster for as long as the block runs; it also ends when this process is killed."""
+    cluster = up(state, tier, hours=None)
+    try:
+        yield cluster
+    finally:
+        down(state)
+        if cluster.keeper is not None and cluster.keeper.stdin is not None:
+            cluster.keeper.stdin.close()
+            cluster.keeper.wait()
 
 
 def down(state: Path, *, keep: bool = False) -> None:
@@ -134,7 +149,11 @@ def _wait(cluster: Cluster) -> None:
         ("the default service account", api.accounts_ready),
     ]
     if layout.tier is Tier.NODE:
-        steps += [("the node", api.node_ready), ("cluster DNS", api.dns_ready)]
+        steps += [
+            ("the node", api.node_ready),
+            ("what DNS is made of", lambda _: _apply_dns(cluster)),
+            ("cluster DNS", api.dns_ready),
+        ]
     deadline = time.monotonic() + READY_SECONDS
     for what, is_ready in steps:
         while not is_ready(layout):
@@ -143,3 +162,19 @@ def _wait(cluster: Cluster) -> None:
             if time.monotonic() > deadline:
                 raise ClusterError(f"{what} was not ready after {READY_SECONDS:.0f} s; the logs are in {layout.log}")
             time.sleep(0.1)
+
+
+def _apply_dns(cluster: Cluster) -> bool:
+    text = Template((Path(__file__).parent / "dns.yaml").read_text())
+    objects = text.substitute(image=images.COREDNS, address=cluster.layout.network.dns_service)
+    done = subprocess.run(
+        [cluster.programs.path("kubectl"), "apply", "--server-side", "--filename=-"],
+        env={**os.environ, **cluster.environment()},
+        input=objects,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise ClusterError(f"CoreDNS was refused: {done.stderr.strip()}")
+    return True
