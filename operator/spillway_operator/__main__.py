@@ -22,6 +22,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, disable_created_metrics
@@ -41,6 +42,7 @@ from spillway_operator.snapshot.state import SnapshotState
 from spillway_operator.sources.base import Source
 from spillway_operator.sources.files import FileSource
 from spillway_operator.store import Store
+from spillway_operator.webhook import InjectionSource, WebhookServer, backends_of
 
 if TYPE_CHECKING:
     from spillway_operator.cluster import Cluster
@@ -112,6 +114,9 @@ class Operator:
             info=self.info,
             registry=registry,
         )
+        self.webhook = self._webhook(cluster) if cluster is not None and settings.injection.config_file is not None else None
+        if self.webhook is not None:
+            registry.register(self.webhook)
         self._world = world
         self._started_at = self._clock()
 
@@ -122,6 +127,14 @@ class Operator:
             "low_pressure": self._settings.weights.low,
         }
         return StatusPass(sink=StoreSink(self.store), **fields) if self._cluster is None else self._cluster.status_pass(**fields)
+
+    def _webhook(self, cluster: Cluster) -> WebhookServer:
+        mine = self._settings.injection
+        try:
+            source = InjectionSource(Path(mine.config_file or ""), mine.ca_file)
+        except (OSError, ValueError) as error:
+            raise StartError(f"--injection-config: {error}") from error
+        return WebhookServer(source=source, backends=backends_of(self.store), certificate=cluster.certificate)
 
     def _file_source(self) -> FileSource:
         settings = self._settings.source
@@ -150,6 +163,7 @@ class Operator:
             "loads": self._world.loads.info(),
             "discovery": self.discovery.info(),
             **({} if self._cluster is None else {"cluster": self._cluster.info()}),
+            **({} if self.webhook is None else {"webhook": self.webhook.info()}),
         }
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -176,6 +190,9 @@ class Operator:
         listen = self._settings.listen
         admin_port = await self.admin.start(listen.host, listen.admin_port)
         _log.info("operator: started; admin on http://%s:%d, API server %s", listen.host, admin_port, cluster.api.info()["server"])
+        if self.webhook is not None:
+            webhook_port = await self.webhook.start(listen.host, self._settings.injection.port)
+            _log.info("operator: webhook on port %d", webhook_port)
         loop = asyncio.create_task(self._core_when_read(cluster), name="core")
         terms = asyncio.create_task(cluster.run(), name="cluster")
         try:
@@ -203,6 +220,8 @@ class Operator:
                     await loop
                 if self._cluster is None:
                     await self.discovery.stop()
+                if self.webhook is not None:
+                    await self.webhook.stop()
                 await self.admin.stop()
         except TimeoutError:
             _log.warning("operator: not everything stopped within %.0f s", self._settings.shutdown_seconds)

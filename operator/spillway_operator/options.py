@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from spillway_operator.policies.hosts import LOOPBACK, AllowList
-from spillway_operator.settings import ClusterSettings, ListenSettings, Settings, SourceSettings, StatusSettings
+from spillway_operator.settings import ClusterSettings, InjectionSettings, ListenSettings, Settings, SourceSettings, StatusSettings
 
 _LIST_SEPARATOR = ","
 _ANY_ADDRESS = "0.0.0.0"
@@ -88,6 +88,10 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
            " (default: %(default)s)", choices=("token", "loopback"), default=cluster.authentication)  # fmt: skip
     option("tls-cert-file", "PEM certificate of the discovery port, followed when it changes", type=Path, metavar="FILE")
     option("tls-key-file", "its key", type=Path, metavar="FILE")
+    option("injection-config", "JSON file that says what sidecars are made from; with it the webhook is served", type=Path,
+           metavar="FILE")  # fmt: skip
+    option("operator-ca-file", "PEM file of the authority that sidecars trust for the discovery port", type=Path, metavar="FILE")
+    option("webhook-port", "port of the webhook (default: %(default)s)", type=_port, default=defaults.injection.port)
     return parser
 
 
@@ -145,6 +149,11 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
             allowed_hosts=allowed if in_cluster else (*LOOPBACK, *allowed),
         ),
         cluster=cluster,
+        injection=InjectionSettings(
+            config_file=options.injection_config if in_cluster else None,
+            ca_file=options.operator_ca_file,
+            port=options.webhook_port,
+        ),
         listen=ListenSettings(
             host=options.host or (_ANY_ADDRESS if in_cluster else ListenSettings().host),
             admin_port=options.admin_port,

@@ -78,11 +78,21 @@ class ClusterSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class InjectionSettings:
+    """The webhook that puts sidecars into pods."""
+
+    config_file: Path | None = None  # what sidecars are made from; without it there is no webhook
+    ca_file: Path | None = None  # the authority that sidecars are to trust, where the settings do not hold it
+    port: int = 9443  # the one that API servers' firewalls let through where they know webhooks
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All of it."""
 
     source: SourceSettings = field(default_factory=SourceSettings)
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
+    injection: InjectionSettings = field(default_factory=InjectionSettings)
     listen: ListenSettings = field(default_factory=ListenSettings)
     loads: LoadSettings = field(default_factory=LoadSettings)
     status: StatusSettings = field(default_factory=StatusSettings)

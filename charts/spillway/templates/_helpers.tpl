@@ -132,7 +132,6 @@ readOnlyRootFilesystem: true
 - --tls-key-file=/var/run/spillway/tls/tls.key
 - --lease-namespace={{ .Release.Namespace }}
 - --lease-name={{ include "spillway.operator.name" . }}
-- --identity=$(POD_NAME)
 - --gateway-service-account={{ $account }}
 {{- with .Values.operator.podSelector }}
 - --pod-selector={{ . }}

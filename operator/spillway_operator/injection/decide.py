@@ -113,7 +113,11 @@ def _port(pod: Pod, backends: Sequence[BackendPods], declared: list[int]) -> int
     """By annotation, else what the backends that select the pod agree on, else the only port that the container declares."""
     annotated = annotations_of(pod).get(ANNOTATION_ENGINE_PORT)
     if annotated is not None:
-        return int(annotated) if annotated.isascii() and annotated.isdecimal() and len(annotated) <= 5 and 0 < int(annotated) < 65536 else None
+        return (
+            int(annotated)
+            if annotated.isascii() and annotated.isdecimal() and len(annotated) <= 5 and 0 < int(annotated) < 65536
+            else None
+        )
     selecting = {backend.port for backend in backends if matches(backend.match_labels, pod)}
     if selecting:
         return selecting.pop() if len(selecting) == 1 else None

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from spillway_operator.webhook.backends import backends_of
-from spillway_operator.webhook.certificates import CertificateFiles, ServerCertificate
 from spillway_operator.webhook.server import WebhookServer
 from spillway_operator.webhook.source import InjectionSource
 
-__all__ = ["CertificateFiles", "InjectionSource", "ServerCertificate", "WebhookServer", "backends_of"]
+__all__ = ["InjectionSource", "WebhookServer", "backends_of"]

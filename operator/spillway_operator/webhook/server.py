@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import ssl
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 from aiohttp import web
@@ -20,7 +21,6 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from spillway_operator.webhook.certificates import ServerCertificate
 from spillway_operator.webhook.review import Backends, NotAReviewError, answer
 from spillway_operator.webhook.source import InjectionSource
 
@@ -32,10 +32,19 @@ BODY_SECONDS: Final = 2.0
 REFRESH_SECONDS: Final = 10.0
 
 
-class WebhookServer(Collector):
-    """Listens from `start` to `stop`. `certificate` is None only in tests: an API server speaks HTTPS."""
+class Certificate(Protocol):
+    """A TLS context, and what there is to say of it. Its owner keeps it up to date."""
 
-    def __init__(self, *, source: InjectionSource, backends: Backends, certificate: ServerCertificate | None) -> None:
+    context: ssl.SSLContext
+
+    def info(self) -> dict[str, Any]:
+        """Where it is from."""
+
+
+class WebhookServer(Collector):
+    """Listens from `start` to `stop`. Without a `certificate` it speaks plain HTTP, which an API server does not."""
+
+    def __init__(self, *, source: InjectionSource, backends: Backends, certificate: Certificate | None) -> None:
         self._source = source
         self._backends = backends
         self._certificate = certificate
@@ -86,8 +95,6 @@ class WebhookServer(Collector):
         while True:
             await asyncio.sleep(REFRESH_SECONDS)
             await asyncio.to_thread(self._source.refresh)
-            if self._certificate is not None:
-                await asyncio.to_thread(self._certificate.refresh)
 
     async def _healthz(self, _: web.Request) -> web.Response:
         return web.Response(text="ok\n")

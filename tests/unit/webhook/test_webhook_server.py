@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import os
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,7 +16,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from tests.unit.injection.pods import CONFIG, POD
 from tests.unit.webhook.test_webhook_review import review
 
-from spillway_operator.webhook import CertificateFiles, InjectionSource, ServerCertificate, WebhookServer
+from spillway_operator.discovery.tls import CertificateFiles, ServerCertificate
+from spillway_operator.webhook import InjectionSource, WebhookServer
 from spillway_operator.webhook import server as server_module
 
 URL = "https://127.0.0.1:{}/v1/inject"
@@ -29,9 +29,6 @@ def issue(authority: trustme.CA, folder: Path) -> CertificateFiles:
     files = CertificateFiles(folder / "tls.crt", folder / "tls.key")
     made.cert_chain_pems[0].write_to_path(files.certificate)
     made.private_key_pem.write_to_path(files.key)
-    for path in (files.certificate, files.key):
-        stat = path.stat()
-        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + len(list(folder.iterdir()))))
     return files
 
 
@@ -99,33 +96,6 @@ async def test_older_tls_is_refused(webhook: tuple[WebhookServer, int], authorit
     async with aiohttp.ClientSession() as client:
         with pytest.raises(aiohttp.ClientConnectorError):
             await client.post(URL.format(webhook[1]), data=b"{}", ssl=context)
-
-
-async def test_a_certificate_that_changed_is_taken_without_a_restart(
-    webhook: tuple[WebhookServer, int], authority: trustme.CA, tmp_path: Path
-) -> None:
-    made, port = webhook
-    other = trustme.CA()
-    issue(other, tmp_path)
-    assert made._certificate is not None
-    made._certificate.refresh()
-    assert (await post(port, other, review(POD)))[0] == 200
-    with pytest.raises(aiohttp.ClientConnectorCertificateError):
-        await post(port, authority, review(POD))
-    made._certificate.refresh()
-    assert made.info()["certificate"] == {"reloads": 1, "error": ""}
-
-
-async def test_files_that_do_not_fit_together_are_left(
-    webhook: tuple[WebhookServer, int], authority: trustme.CA, tmp_path: Path
-) -> None:
-    """As while the two are written one after the other."""
-    made, port = webhook
-    trustme.CA().issue_cert("127.0.0.1").private_key_pem.write_to_path(tmp_path / "tls.key")
-    assert made._certificate is not None
-    made._certificate.refresh()
-    assert (await post(port, authority, review(POD)))[0] == 200
-    assert made.info()["certificate"]["error"]
 
 
 def test_settings_and_authority_are_followed(source: InjectionSource, tmp_path: Path) -> None:
