@@ -1,7 +1,7 @@
 """When to try the operator again. Pure.
 
-Full jitter: a fleet that loses its operator at one moment comes back spread over two seconds, then over longer and longer
-spans up to half a minute. A proxy that has never reached the operator in its life starts with a shorter span: its start
+Full jitter: a fleet that loses its operator at one moment comes back spread over two seconds. It goes on so for a few tries, since
+another replica leads within five seconds and is to be found soon after; then the spans grow up to half a minute. A proxy that has never reached the operator in its life starts with a shorter span: its start
 waits for it, and what starts together is one pod or one machine.
 """
 
@@ -13,9 +13,11 @@ from typing import Final
 FIRST_CONTACT_SPAN_SECONDS: Final = 0.25
 SPAN_SECONDS: Final = 2.0
 MAX_SPAN_SECONDS: Final = 30.0
+STEADY_TRIES: Final = 6  # a second each on average
 
 
 def delay_seconds(failures: int, *, contacted: bool, rng: Random) -> float:
     """Seconds to wait after a stream ended. `failures`: attempts in a row that brought no message; `contacted`: one ever did."""
     span = SPAN_SECONDS if contacted else FIRST_CONTACT_SPAN_SECONDS
-    return rng.uniform(0.0, min(MAX_SPAN_SECONDS, span * 2.0 ** min(failures, 16)))
+    doublings = max(0, failures - STEADY_TRIES) if contacted else failures
+    return rng.uniform(0.0, min(MAX_SPAN_SECONDS, span * 2.0 ** min(doublings, 16)))

@@ -156,7 +156,16 @@ class Longest:
 
 @pytest.mark.parametrize(
     ("failures", "contacted", "span"),
-    [(0, True, 2.0), (1, True, 4.0), (3, True, 16.0), (4, True, 30.0), (10_000, True, 30.0), (0, False, 0.25), (9, False, 30.0)],
+    [
+        (0, True, 2.0),
+        (6, True, 2.0),
+        (7, True, 4.0),
+        (9, True, 16.0),
+        (10, True, 30.0),
+        (10_000, True, 30.0),
+        (0, False, 0.25),
+        (9, False, 30.0),
+    ],
 )
 def test_the_span_of_the_jitter_grows_to_a_cap(failures: int, contacted: bool, span: float) -> None:
     """Two seconds after a stream that worked, a quarter at the start of a proxy's life."""
