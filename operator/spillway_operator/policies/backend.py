@@ -31,7 +31,7 @@ def endpoint_ready(endpoint: EndpointFacts) -> bool:
 
 def ready_count(facts: BackendFacts) -> int:
     """How many endpoints are ready; none while a proxy complains or the backend is not in use."""
-    if not facts.in_force:
+    if not facts.in_force or facts.complaints:
         return 0
     return sum(endpoint_ready(endpoint) for endpoint in facts.endpoints)
 

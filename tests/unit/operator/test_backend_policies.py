@@ -82,6 +82,8 @@ def test_a_complaint_names_who_says_it():
 
 def test_nothing_out_of_force_is_counted_ready():
     assert policies.ready_count(BackendFacts(in_force=False, endpoints=(UP,))) == 0
+    complaint = Complaint(node="gateway-0", reason="SecretMissing", message="")
+    assert policies.ready_count(BackendFacts(endpoints=(OUTSIDE,), complaints=(complaint,))) == 0
 
 
 @pytest.mark.parametrize(
