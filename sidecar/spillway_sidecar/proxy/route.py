@@ -367,14 +367,15 @@ class RouteExchange(Exchange):
             return False
         target = self.target
         if status < 400 or (target is not None and target.external and status in {401, 403}):
-            # Redirects are not followed, and not for the client to follow. A key that is refused is ours, and the answer may
-            # show parts of it.
+            # Redirects are not followed, and not for the client to follow. What a server outside thinks of our account is not the
+            # client's either, and the answer may show parts of the key. A 401 is about the key; a 403 may be about one
+            # prompt, and must not take the server from everybody.
             self.let_go()
             outcome = Outcome.UPSTREAM_ERROR
-            if status >= 400 and target is not None:
+            if status == 401 and target is not None:
                 outcome = Outcome.KEY_REFUSED
-                target.trouble = (KEY_REFUSED, f"{target.host}:{target.port} does not take the key: it answers {status}")
-            self._attempt_failed(outcome, blame=True, status=status)
+                target.trouble = (KEY_REFUSED, f"{target.host}:{target.port} does not take the key: it answers 401")
+            self._attempt_failed(outcome, blame=status != 403, status=status)
             return False
         content_type = head.fields.get(b"content-type", b"")
         if content_type[:16].lower() != b"application/json":

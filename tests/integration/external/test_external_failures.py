@@ -52,7 +52,7 @@ ERRORS = {
     503: (503, "upstream_error"),
     302: (502, "upstream_error"),
     401: (502, "key_refused"),
-    403: (502, "key_refused"),
+    403: (502, "upstream_error"),
 }
 
 
