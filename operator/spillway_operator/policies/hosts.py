@@ -1,7 +1,8 @@
 """Which hosts an external backend may name.
 
-TLS anywhere, plain http only to hosts on the allow-list: names, addresses or networks. What an https name resolves to is
-checked again by the proxy that connects.
+TLS to any host but the machine's own addresses (loopback, link-local with the clouds' metadata service), plain http not at all;
+either only to hosts on the allow-list: names, addresses or networks. A name is judged as a name here. The proxy that connects
+looks at the address that it has become, and TLS holds whoever answers there to the name.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from typing import Final
 
 LOOPBACK: Final = ("127.0.0.0/8", "::1", "localhost")
 
+_METADATA: Final = frozenset({ipaddress.ip_address("fd00:ec2::254")})  # those that are not link-local
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
 class AllowList:
-    """Hosts that may be reached without TLS."""
+    """Hosts that may be reached without TLS, or although they are the machine's own."""
 
     names: frozenset[str]
     networks: tuple[_Network, ...]
@@ -54,9 +56,23 @@ class AllowList:
 
 def refused(host: str, *, tls: bool, allowed: AllowList) -> str | None:
     """Why the host may not be used, with the remedy; None if it may."""
-    if tls or host in allowed:
+    if host in allowed:
         return None
-    return (
-        f"spec.external.url: plain http to {host} is not allowed: use https, or start the operator with --allow-host {host}"
-        " (in standalone: allowHosts in spillway.yaml)"
-    )
+    allow = f"start the operator with --allow-host {host} (in standalone: allowHosts in spillway.yaml)"
+    if not tls:
+        return f"spec.external.url: plain http to {host} is not allowed: use https, or {allow}"
+    if _own(host):
+        return f"spec.external.url: {host} is an address of the machine itself: name a server outside, or {allow}"
+    return None
+
+
+def _own(host: str) -> bool:
+    """Whether this is no address of a server outside: loopback, link-local, unspecified, multicast, a metadata service."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host.lower() == "localhost"
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    address = mapped or address
+    unfit = address.is_loopback or address.is_link_local or address.is_unspecified or address.is_multicast
+    return unfit or address in _METADATA

@@ -28,6 +28,8 @@ MAX_INTERIM: Final = 8
 CERTIFICATE_REFUSED: Final = "CertificateRefused"
 TLS_FAILED: Final = "TLSFailed"
 KEY_REFUSED: Final = "KeyRefused"
+ADDRESS_REFUSED: Final = "AddressRefused"
+LINK_LOCAL: Final = ("169.254.", "fe8", "fe9", "fea", "feb", "fd00:ec2::254")  # the clouds' metadata services are among them
 
 _IDLE, _HEAD, _LENGTH, _BETWEEN, _CHUNKED, _UNTIL_CLOSE, _DEAD = range(7)
 _NONE = b""
@@ -64,7 +66,17 @@ class Target(EndpointState):
         except ssl.SSLError as error:
             self.trouble = (TLS_FAILED, f"no TLS with {self.host}:{self.port}: {error.reason}")
             raise
+        if self.external:
+            self._check_address(protocol)
         return protocol
+
+    def _check_address(self, protocol: Upstream) -> None:
+        """Raises OSError for a name that has become an address of the machine or its cloud; one given as such was allowed."""
+        address = str(protocol.transport.get_extra_info("peername")[0]).lower().removeprefix("::ffff:")
+        if address.startswith(LINK_LOCAL) and address != self.host:
+            protocol.abort()
+            self.trouble = (ADDRESS_REFUSED, f"{self.host} resolves to {address}, which is no server outside")
+            raise OSError(self.trouble[1])
 
     def close_idle(self, older_than: float | None = None) -> None:
         """Closes idle connections: all, or those idle since before `older_than`."""

@@ -88,7 +88,7 @@ def test_every_reason_of_a_condition_is_described():
     told = rows(RESOURCES, "Conditions")
     constants = {value for name, value in vars(reasons).items() if name.isupper() and isinstance(value, str)}
     of_proxies = {secrets.REASON_MISSING, secrets.REASON_INVALID}
-    of_proxies |= {upstream.CERTIFICATE_REFUSED, upstream.TLS_FAILED, upstream.KEY_REFUSED}
+    of_proxies |= {upstream.CERTIFICATE_REFUSED, upstream.TLS_FAILED, upstream.KEY_REFUSED, upstream.ADDRESS_REFUSED}
     assert {name for row in told for cell in row[:2] for name in names(cell)} == constants | of_proxies
     assert len({names(row[1])[0] for row in told}) == len(told)
     assert {status for row in told for status in row[2].split(", ")} == {"True", "False", "Unknown"}

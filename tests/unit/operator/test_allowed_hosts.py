@@ -27,6 +27,27 @@ def test_tls_goes_anywhere():
     assert refused("example.com", tls=True, allowed=LOCAL) is None
 
 
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost",
+        "127.0.0.1",
+        "::1",
+        "169.254.169.254",
+        "fe80::1",
+        "fd00:ec2::254",
+        "::ffff:169.254.169.254",
+        "0.0.0.0",
+        "224.0.0.1",
+    ],
+)
+def test_the_machines_own_addresses_need_leave_even_with_tls(host: str):
+    message = refused(host, tls=True, allowed=AllowList.of([]))
+    assert message is not None
+    assert f"--allow-host {host}" in message
+    assert refused(host, tls=True, allowed=AllowList.of([host])) is None
+
+
 def test_names_addresses_and_networks_can_be_allowed():
     allowed = AllowList.of(["Models.Example.com", " 10.0.0.0/8 ", "192.0.2.7", "[fd00::1]"])
     for host in ("models.example.com", "10.200.3.4", "192.0.2.7", "fd00::1"):
