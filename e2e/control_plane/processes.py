@@ -105,14 +105,14 @@ class Proxy(Process):
     @property
     def config(self) -> Any:
         """The snapshot in force, by kind and name; empty while there is none."""
-        found = self.json("/config")
-        resources = found["resources"] if found else []
+        status, text = self.get("/config")
+        resources = json.loads(text)["resources"] if status == 200 else []
         return {(each["kind"], each["name"]): each for each in resources}
 
     @property
     def version(self) -> str:
-        found = self.json("/config")
-        return str(found["version"]) if found else ""
+        status, text = self.get("/config")
+        return str(json.loads(text)["version"]) if status == 200 else ""
 
     @property
     def connected(self) -> bool:
@@ -128,7 +128,9 @@ class Bench:
     discovery_port: int = field(default_factory=free_port)
     made: list[Process] = field(default_factory=list)
 
-    def operator(self, name: str = "a", *options: str, kubeconfig: Path | None = None, authentication: str = "loopback") -> Operator:
+    def operator(
+        self, name: str = "a", *options: str, kubeconfig: Path | None = None, authentication: str = "loopback"
+    ) -> Operator:
         """A replica that serves the test's namespace and has its Lease there."""
         assert self.kubectl.namespace is not None
         admin = free_port()
@@ -146,8 +148,23 @@ class Bench:
     def gateway(self, name: str = "gateway-0", *options: str, url: str | None = None) -> Proxy:
         """A proxy that routes."""
         admin = free_port()
-        command = ["spillway_sidecar", "--role", "gateway", "--node-id", name, "--port", str(free_port()), "--admin-port", str(admin)]
-        command += ["--operator", url or f"http://127.0.0.1:{self.discovery_port}", "--state-dir", str(self.folder / name.replace("/", "-"))]
+        command = [
+            "spillway_sidecar",
+            "--role",
+            "gateway",
+            "--node-id",
+            name,
+            "--port",
+            str(free_port()),
+            "--admin-port",
+            str(admin),
+        ]
+        command += [
+            "--operator",
+            url or f"http://127.0.0.1:{self.discovery_port}",
+            "--state-dir",
+            str(self.folder / name.replace("/", "-")),
+        ]
         made = Proxy([*command, *options], self.folder / f"{name.replace('/', '-')}.log", admin)
         self.made.append(made)
         made.start()

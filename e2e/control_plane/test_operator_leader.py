@@ -6,7 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from e2e.control_plane.processes import Bench, Operator, Proxy, backend, bench, condition, events, free_port, route, soon
+from e2e.control_plane.processes import (
+    STOP_SECONDS,
+    Bench,
+    Operator,
+    Proxy,
+    backend,
+    bench,
+    condition,
+    events,
+    free_port,
+    route,
+    soon,
+)
 from e2e.kubectl import Kubectl
 
 TAKEOVER_SECONDS = 5.0
@@ -58,7 +70,9 @@ def test_a_leader_that_is_told_to_stop_hands_over_at_once(pair: tuple[Operator, 
     soon(lambda: standby.leads, seconds=2.5)
     print(f"led after {time.monotonic() - told_at:.1f} s")
     assert standby.epoch > epoch
-    assert leader.stop() == 0
+    assert leader.child is not None
+    assert leader.child.wait(STOP_SECONDS) == 0
+    print(f"ended after {time.monotonic() - told_at:.1f} s")
 
 
 def test_a_leader_that_slept_through_its_term_stands_by(parts: Bench) -> None:
@@ -72,7 +86,7 @@ def test_a_leader_that_slept_through_its_term_stands_by(parts: Bench) -> None:
     parts.kubectl("wait", "--for=condition=Programmed", "mroute/chat", "--timeout=20s")
     leader.signal(signal.SIGCONT)
     soon(lambda: leader.get("/leaderz")[0] == 503)
-    assert leader.json("/info")["cluster"]["election"]["holder"] == "b"
+    soon(lambda: leader.json("/info")["cluster"]["election"]["holder"] == "b")
     time.sleep(2)
     assert standby.leads
     assert gateway.version.startswith(f"{standby.epoch}.")

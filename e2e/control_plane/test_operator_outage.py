@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from e2e.cluster import __main__ as command
 from e2e.cluster import lifecycle
+from e2e.cluster.__main__ import main as cluster_command
 from e2e.cluster.layout import Tier
 from e2e.control_plane.processes import Bench, backend, bench, route, soon
 from e2e.kubectl import Kubectl
@@ -39,7 +39,7 @@ def test_an_api_server_that_is_away_costs_proxies_nothing(parts: Bench, own: tup
     kubectl.apply(backend(), route())
     kubectl("wait", "--for=condition=Programmed", "mroute/chat", "--timeout=20s")
     epoch, opened = operator.epoch, operator.json("/info")["discovery"]["opened_total"]
-    command.main(["stop", "kube-apiserver", "--state", str(state)])
+    cluster_command(["stop", "kube-apiserver", "--state", str(state)])
     end = time.monotonic() + AWAY_SECONDS
     soon(lambda: not operator.leads)
     while time.monotonic() < end:
@@ -47,7 +47,7 @@ def test_an_api_server_that_is_away_costs_proxies_nothing(parts: Bench, own: tup
         assert gateway.config
         assert operator.get("/healthz")[0] == 200
         time.sleep(0.5)
-    command.main(["start", "kube-apiserver", "--state", str(state)])
+    cluster_command(["start", "kube-apiserver", "--state", str(state)])
     soon(lambda: kubectl.said("get", "--raw=/readyz").code == 0, seconds=30)
     back_at = time.monotonic()
     soon(lambda: operator.leads, seconds=5)

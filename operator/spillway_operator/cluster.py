@@ -39,6 +39,8 @@ from spillway_operator.sources.kubernetes import KubernetesSource
 from spillway_operator.store import BACKEND, ROUTE, Store
 from spillway_wire.names import TOKEN_AUDIENCE
 
+TAKEN_SECONDS = 5.0  # for a port that a process before us still closes
+
 _log = logging.getLogger(__name__)
 
 
@@ -201,17 +203,30 @@ class Cluster:
         self._wanted_open = opened
         self._door.set()
 
-    async def _keep_door(self) -> None:
-        """Opens and closes the discovery port as terms come and go. Raises OSError when it is taken."""
+    async def _open_door(self, discovery: DiscoveryServer) -> None:
         listen = self._settings.listen
+        tls = self.certificate.context if self.certificate is not None else None
+        give_up_at = self._clock() + TAKEN_SECONDS
+        while self._wanted_open:
+            try:
+                port = await discovery.start(listen.host, listen.discovery_port, tls)
+            except OSError:
+                await discovery.stop()
+                if self._clock() > give_up_at:
+                    raise
+                await asyncio.sleep(0.2)
+                continue
+            self._open = True
+            _log.info("operator: leads; discovery on port %d%s", port, " (TLS)" if tls is not None else "")
+            return
+
+    async def _keep_door(self) -> None:
+        """Opens and closes the discovery port as terms come and go. Raises OSError when it stays taken."""
         while True:
             await self._door.wait()
             self._door.clear()
             if self._wanted_open and not self._open and self._discovery is not None:
-                tls = self.certificate.context if self.certificate is not None else None
-                port = await self._discovery.start(listen.host, listen.discovery_port, tls)
-                self._open = True
-                _log.info("operator: leads; discovery on port %d%s", port, " (TLS)" if tls is not None else "")
+                await self._open_door(self._discovery)
             elif not self._wanted_open and self._open and self._discovery is not None:
                 await self._discovery.stop()
                 self._open = False

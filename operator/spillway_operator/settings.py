@@ -73,7 +73,7 @@ class ClusterSettings:
     certificate: Path | None = None  # of the discovery port
     key: Path | None = None
     # Proxies come back within two seconds of a new leader's begin; before that their absence is no news.
-    hold_status_seconds: float = 2.5
+    hold_status_seconds: float = 3.0
     figures_interval_seconds: float = 10.0  # an API server is no time series database
 
 
