@@ -238,7 +238,7 @@ def test_the_rules_example_sends_each_request_where_its_rule_says(tmp_path: Path
         def rule_and_backend(path: str, headers: dict[str, str], **body: object) -> tuple[str, str]:
             request = urllib.request.Request(
                 f"{run.api}/v1/{path}",
-                json.dumps({"model": "assistant", "max_tokens": 1, **body}).encode(),
+                json.dumps({"model": "support", "max_tokens": 1, **body}).encode(),
                 {"content-type": "application/json", **headers},
             )
             with urllib.request.urlopen(request, timeout=10) as reply:
