@@ -6,8 +6,11 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header
 EXAMPLE ?= examples/quickstart
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+REGISTRY ?= spillway
+BUILDER ?= $(shell for b in docker podman buildah; do command -v $$b && break; done)
 
-.PHONY: help run test check format crds bench bench-stream bench-profile lock clean
+.PHONY: help run test check format crds bench bench-stream bench-profile images lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -43,9 +46,15 @@ bench-stream: .venv/run.stamp  ## the configuration stream at 1,000 proxies and 
 bench-profile: .venv/run.stamp  ## where our proxy's time goes under load
 	$(BIN)/python -m bench.profile $(ARGS)
 
+images:  ## builds the images with docker, podman or buildah, whichever is there (ARGS="--build-arg BASE=...")
+	@test -n "$(BUILDER)" || { echo "docker, podman or buildah is needed to build images; or name another: make images BUILDER=..." >&2; exit 1; }
+	for one in operator sidecar; do $(BUILDER) build $(ARGS) -f images/$$one.Dockerfile -t $(REGISTRY)/$$one:$(VERSION) . || exit; done
+
 lock: .venv/dev.stamp  ## writes requirements/*.lock anew (ARGS=--upgrade for later versions)
 	$(LOCK) pyproject.toml --extra cli --extra build $(ARGS) -o requirements/run.lock
 	$(LOCK) pyproject.toml --extra dev $(ARGS) -o requirements/dev.lock
+	$(LOCK) pyproject.toml --extra operator -c requirements/run.lock -o requirements/operator.lock
+	$(LOCK) pyproject.toml --extra sidecar --extra gpu -c requirements/run.lock -o requirements/sidecar.lock
 	for one in requirements/*.in; do $(LOCK) $$one --python-version 3.11 $(ARGS) -o $${one%.in}.lock || exit; done
 
 clean:  ## removes what the commands made

@@ -21,7 +21,6 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +42,7 @@ from spillway_operator.sources.base import Source
 from spillway_operator.sources.files import FileSource
 from spillway_operator.store import Store
 from spillway_operator.webhook import InjectionSource, WebhookServer, backends_of
+from spillway_wire import VERSION
 
 if TYPE_CHECKING:
     from spillway_operator.cluster import Cluster
@@ -155,7 +155,7 @@ class Operator:
     def info(self) -> dict[str, Any]:
         """Every part's."""
         return {
-            "version": metadata.version("spillway"),
+            "version": VERSION,
             "uptime_seconds": round(self._clock() - self._started_at, 1),
             "store": self.store.info(),
             "source": self.source.info(),

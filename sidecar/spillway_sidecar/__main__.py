@@ -35,6 +35,7 @@ from spillway_sidecar.settings import Settings, parse
 from spillway_sidecar.telemetry.accesslog import AccessLog
 from spillway_sidecar.telemetry.decisions import DecisionRing
 from spillway_sidecar.telemetry.exposition import TrafficCollector
+from spillway_wire import VERSION
 from spillway_wire.messages import Node, Report
 from spillway_wire.names import Role
 from spillway_wire.snapshot import Cluster, SecretKeyRef, encode_resource
@@ -102,7 +103,7 @@ class Proxy:
             boot_id=self.boot_id,
             namespace=settings.namespace,
             pod=settings.pod,
-            version="0.1.0",
+            version=VERSION,
         )
         ca_file, token_file = settings.operator_ca_file, settings.operator_token_file
         return DiscoveryClient(

@@ -7,3 +7,7 @@ ours, so that another proxy could speak the stream from the JSON Schemas in `sch
 Structures are msgspec's: decoding validates types and bounds in one pass, and the sidecar's process carries no second
 schema library. A field a reader does not know is skipped, so that old and new releases meet during an upgrade.
 """
+
+from typing import Final
+
+VERSION: Final = "0.1.0"  # of all parts, as they are released together; images hold no package metadata to ask
