@@ -232,7 +232,7 @@ class Connection(asyncio.Protocol):
         self.idle_since = self._loop.time()
         self._server.connections.add(self)
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+    def connection_lost(self, exc: Exception | None) -> None:
         """The client has left: what it asked for ends here."""
         self._transport = None
         self._server.connections.discard(self)

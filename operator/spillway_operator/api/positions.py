@@ -77,7 +77,7 @@ class Document:
         )
 
 
-class _Stop(Exception):  # noqa: N818 - ends the reading of a document; never leaves this module
+class _Stop(Exception):
     def __init__(self, line: int, message: str) -> None:
         super().__init__(message)
         self.line = line

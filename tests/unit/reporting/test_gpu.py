@@ -28,7 +28,7 @@ class FakeNvml:
     class NVMLError(Exception):
         """The binding's base error."""
 
-    class NVMLError_NotSupported(NVMLError):  # noqa: N801, N818 - the binding's own name
+    class NVMLError_NotSupported(NVMLError):  # noqa: N801 - the binding's own name
         """What a device raises for a figure it does not have."""
 
     def __init__(self, *devices: tuple[int | None, int | None, int]) -> None:
