@@ -151,21 +151,30 @@ class KopfThread:
         self._stop_kopf = lambda: loop.call_soon_threadsafe(stop.set)
         if self._stopping.is_set():
             return
-        # Made before kopf looks which tasks are not its own.
+        # Made before kopf looks which tasks are not its own. Its own stop flag would keep it from ending by itself for 5 s.
         watchdog = asyncio.create_task(self._watch_over(stop), name="watchdog")
-        try:
-            await kopf.operator(
+        stopped = asyncio.create_task(stop.wait(), name="stopped")
+        await asyncio.sleep(0)
+        kopf_task = asyncio.create_task(
+            kopf.operator(
                 registry=self._registry(),
                 settings=self._settings(),
                 clusterwide=not self._namespaces,
                 namespaces=self._namespaces,
                 standalone=True,
                 identity="spillway",  # type: ignore[arg-type] # else it is made from the user's name
-                stop_flag=stop,
-            )
+            ),
+            name="kopf",
+        )
+        try:
+            await asyncio.wait({kopf_task, stopped}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._stop_kopf = None
-            watchdog.cancel()
+            for task in (watchdog, stopped, kopf_task):
+                task.cancel()
+            await asyncio.wait({watchdog, stopped, kopf_task})
+        if not kopf_task.cancelled():
+            kopf_task.result()
 
     async def _watch_over(self, stop: asyncio.Event) -> None:
         """Ends a run that cannot come to anything by itself."""
@@ -249,4 +258,5 @@ class KopfThread:
 
 def _quiet(record: logging.LogRecord) -> bool:
     """Keeps what we tell ourselves, once and not each second, out of the log."""
-    return not str(record.msg).startswith(_QUIET)
+    text = str(record.msg)
+    return not text.startswith(_QUIET) and " has failed: " not in text
