@@ -131,7 +131,7 @@ class FakeKubeApi:
                 self._news.notify_all()
             await self._runner.cleanup()
 
-    async def _answer(self, request: web.Request) -> web.StreamResponse:
+    async def _answer(self, request: web.Request) -> web.StreamResponse:  # noqa: PLR0911 - a table of paths
         self.requests[f"{request.method} {'watch ' if 'watch' in request.query else ''}{request.path}"] += 1
         if self.failure is not None:
             return _status(self.failure, "Forbidden" if self.failure == 403 else "Unavailable", "by order of the test")
@@ -165,7 +165,7 @@ class FakeKubeApi:
         items = [found for (one, place, _), found in self.objects.items() if one == plural and namespace in {"", place}]
         return web.json_response({"kind": f"{kind}List", "metadata": {"resourceVersion": str(self.version)}, "items": items})
 
-    async def _object(self, request: web.Request, rest: list[str], namespace: str) -> web.Response:
+    async def _object(self, request: web.Request, rest: list[str], namespace: str) -> web.Response:  # noqa: PLR0911 - a table of verbs
         plural = rest[0]
         if request.method == "POST":
             document = await request.json()
@@ -208,12 +208,8 @@ class FakeKubeApi:
                 return response
             while True:
                 async with self._news:
-                    await self._news.wait_for(
-                        lambda: (
-                            self._generation != generation
-                            or (number not in self._stalled and any(v > since and p == plural for v, p, _, _ in self.history))
-                        )
-                    )
+                    while self._generation == generation and not self._has_news(number, plural, since):
+                        await self._news.wait()
                     if self._generation != generation:
                         if self._errors is not None:
                             status = {"kind": "Status", "code": self._errors, "reason": "Test", "message": "by order of the test"}
@@ -226,6 +222,9 @@ class FakeKubeApi:
                         await self._send(response, kind, document)
         finally:
             self._open.discard(number)
+
+    def _has_news(self, number: int, plural: str, since: int) -> bool:
+        return number not in self._stalled and any(version > since and of == plural for version, of, _, _ in self.history)
 
     @staticmethod
     async def _send(response: web.StreamResponse, kind: str, document: Document) -> None:

@@ -148,6 +148,7 @@ class KopfThread:
         self._observer = Observer(clock=self._clock, on_listed=self._emit)
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_left_behind)
         self._stop_kopf = lambda: loop.call_soon_threadsafe(stop.set)
         if self._stopping.is_set():
             return
@@ -254,6 +255,11 @@ class KopfThread:
     def info(self) -> dict[str, Any]:
         """How often it began, why it ended last, and how requests go."""
         return {"starts": self._starts, "last_end": self._last_end, "contacts": self._observer.info()}
+
+
+def _left_behind(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """kopf hears of the first watch that fails and leaves the others' errors behind."""
+    _log.debug("kubernetes: %s: %r", context.get("message"), context.get("exception"))
 
 
 def _quiet(record: logging.LogRecord) -> bool:

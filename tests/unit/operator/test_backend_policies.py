@@ -115,3 +115,16 @@ def test_reachable_is_what_sidecars_say_or_how_requests_fare(facts: BackendFacts
 )
 def test_saturation_has_a_high_and_a_low_mark(pressure: float | None, was: bool, status: Verdict):
     assert policies.saturated(BackendFacts(pressure=pressure, was_saturated=was)).status is status
+
+
+def test_pods_without_a_sidecar_are_named():
+    facts = BackendFacts(in_pods=True, endpoints=(UP, OUTSIDE))
+    last = policies.decide(facts)[-1]
+    assert (last.type, last.status, last.reason) == ("Injected", Verdict.FALSE, "SidecarMissing")
+    assert "outside" in last.message
+    assert "up" not in last.message.split(":")[0]
+
+
+@pytest.mark.parametrize("facts", [BackendFacts(in_pods=True, endpoints=(UP,)), BackendFacts(endpoints=(OUTSIDE,))])
+def test_nothing_is_said_where_none_is_missing(facts: BackendFacts):
+    assert "Injected" not in {decision.type for decision in policies.decide(facts)}

@@ -75,3 +75,44 @@ def test_what_is_wrong_is_said(arguments: list[str], said: str, capsys: pytest.C
         parse(arguments, {})
     assert stopped.value.code == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_cluster_has_defaults_of_its_own():
+    settings = parse(["--source", "kubernetes"], {})
+    assert settings.listen.host == "0.0.0.0"
+    assert settings.source.allowed_hosts == ()  # loopback of a gateway's pod is the gateway
+    assert settings.status.figures_interval_seconds == 10
+    assert settings.cluster.authentication == "token"
+    assert settings.cluster.namespaces == ()
+
+
+def test_options_of_a_cluster_are_taken_from_the_environment_too():
+    settings = parse(
+        ["--source", "kubernetes"],
+        {
+            "SPILLWAY_WATCH_NAMESPACE": "a,b",
+            "SPILLWAY_GATEWAY_SERVICE_ACCOUNT": "ml/gateway",
+            "SPILLWAY_TLS_CERT_FILE": "c",
+            "SPILLWAY_TLS_KEY_FILE": "k",
+            "SPILLWAY_LEASE_NAMESPACE": "spillway",
+            "SPILLWAY_POD_SELECTOR": "app=x",
+        },
+    )
+    assert settings.cluster.namespaces == ("a", "b")
+    assert settings.cluster.gateways == (("ml", "gateway"),)
+    assert (settings.cluster.certificate, settings.cluster.key) == (Path("c"), Path("k"))
+    assert (settings.cluster.lease_namespace, settings.cluster.pod_selector) == ("spillway", "app=x")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--gateway-service-account", "gateway"], "NAMESPACE/NAME"),
+        (["--tls-cert-file", "c"], "go together"),
+        (["--authentication", "none"], "invalid choice"),
+    ],
+)
+def test_what_is_wrong_about_a_cluster_is_said(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        parse(["--source", "kubernetes", *arguments], {})
+    assert said in capsys.readouterr().err

@@ -1,0 +1,257 @@
+"""Statuses to the API server: the newest only, conditions first, within the budget, while we lead; and what is told as Events."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from spillway_operator.api import BackendLoad, BackendStatus, Condition, ObjectKey, RouteStatus
+from spillway_operator.kube.api import APPLY, ApiError, KubeError, UnreachableError
+from spillway_operator.kube.budget import TokenBucket
+from spillway_operator.kube.events import MAX_NOTE, EventRecorder, event_body
+from spillway_operator.kube.status import ApplySink, WriteBudget, apply_body
+from spillway_operator.kube.transitions import Transition, transitions
+
+MOMENT = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
+KEY = ObjectKey("ModelBackend", "ml", "fast")
+
+
+def condition(name: str, status: str = "True", reason: str = "Because", message: str = "m", generation: int = 1) -> Condition:
+    return Condition(
+        type=name, status=status, reason=reason, message=message, observed_generation=generation, last_transition_time=MOMENT
+    )
+
+
+def backend(*conditions: Condition, running: int | None = None) -> BackendStatus:
+    return BackendStatus(observed_generation=1, conditions=conditions, load=BackendLoad(running=running))
+
+
+def route(*conditions: Condition) -> RouteStatus:
+    return RouteStatus(observed_generation=1, conditions=conditions)
+
+
+class Server:
+    """Takes requests; `answer` may raise or wait."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, str, Any, dict[str, Any]]] = []
+        self.answer: Callable[[], Awaitable[None]] | None = None
+        self.errors: list[KubeError] = []
+
+    async def request(self, method: str, path: str, body: Any = None, **fields: Any) -> Any:
+        self.requests.append((method, path, body, fields))
+        if self.answer is not None:
+            await self.answer()
+        if self.errors:
+            raise self.errors.pop(0)
+        return {}
+
+
+class Bench:
+    def __init__(self, **budget: Any) -> None:
+        self.server = Server()
+        self.leads = True
+        self.told: list[tuple[ObjectKey, Transition]] = []
+        self.sink = ApplySink(
+            self.server,  # type: ignore[arg-type]
+            uid_of=lambda key: f"uid of {key.name}",
+            may_write=lambda: self.leads,
+            on_transition=lambda key, transition: self.told.append((key, transition)),
+            clock=asyncio.get_running_loop().time,
+            rng=random.Random(1),
+            budget=WriteBudget(**{"retry_base_seconds": 0.01, **budget}),
+        )
+        self.task = asyncio.create_task(self.sink.run())
+
+    @property
+    def paths(self) -> list[str]:
+        return [path.rpartition("/status")[0].rpartition("/")[2] for _, path, _, _ in self.server.requests]
+
+    async def until(self, check: Callable[[], object]) -> None:
+        async with asyncio.timeout(5):
+            while True:
+                if check():
+                    return
+                await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    made = Bench()
+    yield made
+    made.task.cancel()
+    await asyncio.wait({made.task})
+
+
+async def test_a_status_is_applied_as_ours(bench: Bench):
+    bench.sink.write(KEY, backend(condition("Ready")))
+    await bench.until(lambda: bench.sink.info()["counts"].get("applied"))
+    ((method, path, body, fields),) = bench.server.requests
+    assert (method, path) == ("PATCH", "/apis/spillway.dev/v1alpha1/namespaces/ml/modelbackends/fast/status")
+    assert fields == {"params": {"fieldManager": "spillway", "force": "true"}, "content_type": APPLY}
+    assert body == apply_body(KEY, backend(condition("Ready")), "uid of fast")
+    assert body["metadata"]["uid"] == "uid of fast"
+    assert "spec" not in body
+
+
+async def test_only_the_newest_of_an_object_leaves(bench: Bench):
+    gate = asyncio.Event()
+    bench.server.answer = gate.wait  # type: ignore[assignment]
+    bench.sink.write(KEY, backend(running=1))
+    await bench.until(lambda: bench.server.requests)
+    for running in range(2, 50):
+        bench.sink.write(KEY, backend(running=running))
+    gate.set()
+    await bench.until(lambda: bench.sink.info()["counts"].get("applied") == 2)
+    assert [body["status"]["load"]["running"] for _, _, body, _ in bench.server.requests] == [1, 49]
+
+
+async def test_conditions_go_before_figures():
+    bench = Bench(concurrency=1)
+    keys = [ObjectKey("ModelBackend", "ml", name) for name in ("a", "b", "c")]
+    for key in keys:
+        bench.sink.adopt(key, backend(condition("Ready")))
+    bench.sink.write(keys[0], backend(condition("Ready"), running=1))
+    bench.sink.write(keys[1], backend(condition("Ready"), running=1))
+    bench.sink.write(keys[2], backend(condition("Ready", "False")))
+    await bench.until(lambda: len(bench.server.requests) == 3)
+    bench.task.cancel()
+    await asyncio.wait({bench.task})
+    assert bench.paths[0] == "c"
+
+
+async def test_what_fails_for_a_passing_reason_is_tried_again(bench: Bench):
+    bench.server.errors = [UnreachableError("away"), ApiError(503, "Unavailable", "later"), ApiError(409, "Conflict", "now")]
+    bench.sink.write(KEY, backend(condition("Ready")))
+    await bench.until(lambda: bench.sink.info()["counts"].get("applied"))
+    assert len(bench.server.requests) == 4
+
+
+@pytest.mark.parametrize(("status", "count"), [(404, "gone"), (422, "refused"), (400, "refused")])
+async def test_what_will_not_change_is_not_repeated(bench: Bench, status: int, count: str):
+    bench.server.errors = [ApiError(status, "x", "y")]
+    bench.sink.write(KEY, backend(condition("Ready")))
+    await bench.until(lambda: bench.sink.info()["counts"].get(count))
+    assert bench.sink.info()["waiting"] == 0
+
+
+async def test_whoever_does_not_lead_writes_nothing(bench: Bench):
+    bench.leads = False
+    bench.sink.write(KEY, backend(condition("Ready")))
+    await bench.until(lambda: bench.sink.info()["counts"].get("not_leading"))
+    assert bench.server.requests == []
+
+
+async def test_a_term_that_ends_cuts_what_is_under_way(bench: Bench):
+    cut = asyncio.Event()
+
+    async def hang() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cut.set()
+
+    bench.server.answer = hang
+    bench.sink.write(KEY, backend())
+    bench.sink.write(ObjectKey("ModelBackend", "ml", "other"), backend())
+    await bench.until(lambda: bench.server.requests)
+    bench.sink.clear()
+    await bench.until(cut.is_set)
+    assert bench.sink.info()["waiting"] == 0
+
+
+def test_a_budget_is_a_burst_and_a_rate():
+    bucket = TokenBucket(per_second=2.0, burst=3)
+    assert [bucket.take(0.0) for _ in range(4)] == [0.0, 0.0, 0.0, 0.5]
+    assert bucket.take(0.5) == 0.0
+    assert bucket.take(0.5) > 0
+    assert [bucket.take(1000.0) for _ in range(4)][:3] == [0.0, 0.0, 0.0]
+    with pytest.raises(ValueError, match="budget"):
+        TokenBucket(per_second=0, burst=1)
+
+
+PROGRAMMED = condition("Programmed", "True", "Programmed")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        (None, route(PROGRAMMED), [("Normal", "Programmed")]),
+        (route(PROGRAMMED), route(PROGRAMMED), []),
+        (route(PROGRAMMED), route(condition("Programmed", "True", "Programmed", generation=2)), [("Normal", "Programmed")]),
+        (route(PROGRAMMED), route(condition("Programmed", "False", "Pending")), []),
+        (route(PROGRAMMED), route(condition("Programmed", "False", "Rejected", "route/x: bad")), [("Warning", "Rejected")]),
+        (route(condition("Programmed", "False", "Rejected")), route(condition("Programmed", "False", "Rejected")), []),
+        (route(condition("Accepted")), route(condition("Accepted", "False", "Conflicted")), [("Warning", "Conflicted")]),
+        (None, route(condition("Accepted", "False", "Invalid")), [("Warning", "Invalid")]),
+        (None, route(condition("Accepted")), []),
+        (route(condition("Accepted", "False", "Conflicted")), route(condition("Accepted")), [("Normal", "Accepted")]),
+        (None, route(condition("ResolvedRefs", "False", "BackendNotFound")), [("Warning", "BackendNotFound")]),
+        (None, backend(condition("Ready")), [("Normal", "BackendReady")]),
+        (None, backend(condition("Ready", "False")), []),
+        (backend(condition("Ready")), backend(condition("Ready", "False", "NoEndpoints")), [("Warning", "BackendLost")]),
+        (backend(condition("Ready")), backend(condition("Ready", message="other")), []),
+        (backend(), backend(condition("Injected", "False", "SidecarMissing")), [("Warning", "SidecarMissing")]),
+    ],
+)
+def test_turns_are_told(before: Any, after: Any, told: list[tuple[str, str]]):
+    assert [(each.type, each.reason) for each in transitions(before, after)] == told
+
+
+class Recorder:
+    def __init__(self, **fields: Any) -> None:
+        self.server = Server()
+        self.now = 0.0
+        self.recorder = EventRecorder(
+            self.server,  # type: ignore[arg-type]
+            identity="one",
+            uid_of=lambda _: "u",
+            may_write=lambda: True,
+            clock=lambda: self.now,
+            wall_clock=lambda: MOMENT,
+            **fields,
+        )
+
+    async def run(self) -> None:
+        task = asyncio.create_task(self.recorder.run())
+        for _ in range(100):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task})
+
+
+TURN = Transition("Normal", "Programmed", "Program", "it runs")
+
+
+async def test_an_event_is_told_once_in_a_while():
+    bench = Recorder(quiet_seconds=600)
+    for _ in range(5):
+        bench.recorder.record(KEY, TURN)
+    await bench.run()
+    assert len(bench.server.requests) == 1
+    bench.now = 601
+    bench.recorder.record(KEY, TURN)
+    await bench.run()
+    assert len(bench.server.requests) == 2
+
+
+async def test_a_flood_of_events_is_bounded():
+    bench = Recorder(queue_length=10, per_second=0.001, burst=3)
+    for number in range(100):
+        bench.recorder.record(KEY, Transition("Normal", "X", "Y", str(number)))
+    await bench.run()
+    info = bench.recorder.info()
+    assert (info["posted"], info["queued"], info["dropped"]) == (3, 7, 90)
+
+
+def test_an_event_is_as_the_api_takes_it():
+    body = event_body(KEY, Transition("Warning", "R", "A", "n" * 5000), MOMENT, uid="u", identity="one", suffix="s")
+    assert body["eventTime"] == "2026-01-31T12:00:00.000000Z"
+    assert len(body["note"]) == MAX_NOTE
+    assert body["regarding"]["uid"] == "u"
+    assert body["metadata"]["name"] == "fast.s"
