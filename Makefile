@@ -6,20 +6,30 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header
 EXAMPLE ?= examples/quickstart
+E2E_TIER := $(if $(filter 0,$(shell id -u)),node,control-plane)
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 REGISTRY ?= spillway
 BUILDER ?= $(shell for b in docker podman buildah; do command -v $$b && break; done)
 
-.PHONY: help run test check format crds bench bench-stream bench-profile images lock clean
+.PHONY: help run test e2e e2e-tools e2e-clean check format crds bench bench-stream bench-profile images lock clean
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 16
 
 run: .venv/run.stamp  ## installs, then the whole system on this machine (EXAMPLE=folder for another than the quickstart)
 	@exec $(BIN)/spillway run $(EXAMPLE)
 
 test: check  ## installs, then the linters and every test
 	$(BIN)/python -m pytest --cov
+
+e2e: e2e-tools  ## every test on a real Kubernetes: that of KUBECONFIG, or one made for the run (ARGS="-k chart" for some)
+	$(BIN)/python -m pytest e2e $(ARGS)
+
+e2e-tools: .venv/dev.stamp  ## builds Kubernetes and downloads the rest, once, into the user's cache folder (Go 1.26; minutes)
+	@test -n "$$KUBECONFIG" || $(BIN)/python -m e2e.cluster tools --tier $(E2E_TIER) >/dev/null
+
+e2e-clean:  ## removes what e2e-tools made, for all checkouts of this user
+	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/spillway/e2e"
 
 check: .venv/dev.stamp  ## installs, then the linters: style, types, import rules, generated files
 	$(BIN)/ruff check --quiet

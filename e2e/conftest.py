@@ -1,7 +1,7 @@
 """The clusters that the tests run on.
 
 With KUBECONFIG set it is that cluster, whatever it is; else one of the project's own, made for this run and gone after it.
-Every test has a namespace of its own. Tests that need pods which run ask for `node`.
+Every test has a namespace of its own. Tests that need pods which run ask for `on_node`.
 """
 
 import os
@@ -57,7 +57,7 @@ def ours(crds: Kubectl) -> Iterator[Kubectl]:
 
 
 @pytest.fixture(scope="session")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lifecycle.Cluster]:
+def node_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lifecycle.Cluster]:
     """A cluster whose pods run, of the project's own."""
     if os.geteuid() != 0:
         pytest.skip("the node tier needs root, for namespaces and containers: run `make e2e` as root to have it")
@@ -68,7 +68,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lifecycle.Cluster
 
 
 @pytest.fixture
-def on_node(node: lifecycle.Cluster) -> Iterator[Kubectl]:
+def on_node(node_cluster: lifecycle.Cluster) -> Iterator[Kubectl]:
     """Kubectl in a fresh namespace of the cluster whose pods run."""
-    with _namespace(Kubectl(node.environment())) as made:
+    with _namespace(Kubectl(node_cluster.environment())) as made:
         yield made

@@ -48,9 +48,9 @@ def _run(options: argparse.Namespace, state: Path) -> int:
         case "tools":
             print(programs.have(options.tier).search_path.split(":/usr", 1)[0])
         case "stop":
-            (lifecycle.running(state).layout.stopped / options.program).touch()
+            lifecycle.stop(lifecycle.running(state), options.program)
         case "start":
-            (lifecycle.running(state).layout.stopped / options.program).unlink(missing_ok=True)
+            lifecycle.start(lifecycle.running(state), options.program)
         case "load":
             cluster = lifecycle.running(state)
             node.load(cluster.layout, cluster.programs, options.image)

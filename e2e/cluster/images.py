@@ -100,22 +100,34 @@ def base_images(programs: Programs) -> list[Path]:
     ]
 
 
-def python_base() -> Layer:
-    """A layer with the Python of this machine's Debian; made once."""
+@dataclass(frozen=True, slots=True)
+class PythonBase:
+    """A layer with a Python, and its version (3.11)."""
+
+    layer: Layer
+    python: str
+
+
+def python_base() -> PythonBase:
+    """The Python of this machine's Debian; made once."""
     root = debian.unpacked(PYTHON, whole=True)
 
     def make(folder: Path) -> None:
         for name in _NEEDLESS:
             shutil.rmtree(root / name, ignore_errors=True)
+        (root / "usr/bin/python").symlink_to("python3")
         (root / "etc/passwd").write_text("root:x:0:0:root:/root:/sbin/nologin\nspillway:x:65532:65532::/tmp:/sbin/nologin\n")
         (root / "etc/group").write_text("root:x:0:\nspillway:x:65532:\n")
+        (root / "tmp").mkdir()
+        (root / "tmp").chmod(0o1777)
         bundle = b"".join(one.read_bytes() for one in sorted((root / "usr/share/ca-certificates").rglob("*.crt")))
         (root / "etc/ssl/certs/ca-certificates.crt").write_bytes(bundle)
         one = layer(folder / "layer.tar", root)
         (folder / "digest").write_text(one.digest)
 
     folder = kept(f"layer-{root.name}", make)
-    return Layer(folder / "layer.tar", (folder / "digest").read_text())
+    version = (root / "usr/bin/python3").readlink().name.removeprefix("python")
+    return PythonBase(Layer(folder / "layer.tar", (folder / "digest").read_text()), version)
 
 
 def _of_one_program(name: str, program: Path, at: str) -> Path:

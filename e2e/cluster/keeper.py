@@ -122,6 +122,16 @@ class Keeper:
         self._say()
 
 
+def keeper_of(state: Path) -> int | None:
+    """The process id of the keeper of a state folder, if it is alive; an id taken by somebody else is seen by its command."""
+    try:
+        process = int((state / "keeper.pid").read_text())
+        command = Path(f"/proc/{process}/cmdline").read_text()
+    except (OSError, ValueError):
+        return None
+    return process if "e2e.cluster" in command and str(state.resolve()) in command else None
+
+
 def _reap_orphans(own: set[int]) -> None:
     """Takes in children that process 1 inherited; those that it started itself are left to their Popen."""
     for entry in Path("/proc/self/task", str(os.getpid()), "children").read_text().split():

@@ -25,7 +25,8 @@ def keep(layout: Layout, *, hours: float, lifeline: bool) -> None:
 
 
 def _keep_namespaces(layout: Layout, over: Callable[[], bool]) -> None:
-    node.remove_cgroups()  # of a cluster that ended badly
+    network.claim()
+    node.remove_cgroups()
     # Everything of the node tier is under this one process: when it goes, the kernel ends all that its namespace holds.
     unshare = ("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child=KILL", "--")
     inside = (sys.executable, "-m", "e2e.cluster", "_inside", "--state", str(layout.state))
@@ -37,14 +38,14 @@ def _keep_namespaces(layout: Layout, over: Callable[[], bool]) -> None:
     finally:
         outer.kill()
         outer.wait()
+        network.disconnect_machine()
         node.remove_cgroups()
 
 
 def inside(layout: Layout) -> None:
     """Process 1 of the node tier's namespaces."""
-    node.first_process(layout).write_text(
-        str(Path("/proc/self").readlink())
-    )  # as the machine sees us: /proc is still the machine's
+    # /proc is still the machine's: it tells our number as the machine sees it.
+    node.first_process(layout).write_text(str(Path("/proc/self").readlink()))
     node.arrange_namespaces(layout)
     have = programs.have(layout.tier)
     Keeper(layout, [*control_plane(layout, have), *node.node_programs(layout, have)]).run(told_to_end())

@@ -1,6 +1,7 @@
 """Up and down: the keeper started in the background and waited for, and ended again with nothing left."""
 
 import dataclasses
+import json
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 from string import Template
 
 from e2e.cluster import api, images, programs
+from e2e.cluster.keeper import keeper_of
 from e2e.cluster.layout import PROJECT, ClusterError, Layout, Tier
 from e2e.cluster.pki import write_pki
 from e2e.cluster.programs import Programs
@@ -109,14 +111,21 @@ def running(state: Path) -> Cluster:
     return Cluster(layout, programs.have(layout.tier))
 
 
-def keeper_of(state: Path) -> int | None:
-    """The process id of the keeper of a state folder, if it is alive; an id taken by somebody else is seen by its command."""
-    try:
-        process = int((state / "keeper.pid").read_text())
-        command = Path(f"/proc/{process}/cmdline").read_text()
-    except (OSError, ValueError):
-        return None
-    return process if "e2e.cluster" in command and str(state.resolve()) in command else None
+def stop(cluster: Cluster, program: str) -> None:
+    """Kills a program of the cluster and keeps it away until `start`."""
+    (cluster.layout.stopped / _known(cluster, program)).touch()
+
+
+def start(cluster: Cluster, program: str) -> None:
+    """Lets a program run that `stop` took away."""
+    (cluster.layout.stopped / _known(cluster, program)).unlink(missing_ok=True)
+
+
+def _known(cluster: Cluster, program: str) -> str:
+    names = list(json.loads(cluster.layout.programs.read_text()))
+    if program not in names:
+        raise ClusterError(f"there is no program {program} here, but {', '.join(names)}")
+    return program
 
 
 def _collect(process: int) -> None:

@@ -1,12 +1,15 @@
 """The veth pair between the machine and the node: the only thing the node tier adds to the machine's network.
 
-The machine gets routes to the pods and the Services through it. Both ends and the routes go by themselves with the node's
-network namespace, so a killed cluster leaves none of it.
+The machine gets routes to the pods and the Services through it. The keeper removes it in the end. After a keeper was killed it
+goes by itself with the node's network namespace, which connections that were open can keep for minutes; so the machine's end
+carries the state folder of its cluster, and the next one removes it when that is not running.
 """
 
 import subprocess
 import time
+from pathlib import Path
 
+from e2e.cluster.keeper import keeper_of
 from e2e.cluster.layout import ClusterError, Layout
 
 MACHINE_LINK = "spillway-e2e"
@@ -14,19 +17,40 @@ NODE_LINK = "eth0"
 _PREFIX_LENGTH = 24
 
 
+def claim() -> None:
+    """Raises ClusterError where another cluster has the pair; removes what one left that was killed."""
+    owner = _owner()
+    if owner is not None and keeper_of(owner) is not None:
+        raise ClusterError(f"the node tier runs once on a machine, and it runs in {owner}: take that down first")
+    disconnect_machine()
+
+
 def connect_machine(layout: Layout, first_process: int) -> None:
-    """Makes the pair, one end in the namespace of that process. Raises ClusterError where another cluster has it."""
+    """Makes the pair, one end in the namespace of that process."""
     addresses = layout.network
-    if _ip("link", "show", MACHINE_LINK).returncode == 0:
-        raise ClusterError(f"the link {MACHINE_LINK} is there: another cluster of the node tier runs on this machine; take it down")
     for command in (
         ("link", "add", MACHINE_LINK, "type", "veth", "peer", "name", NODE_LINK, "netns", str(first_process)),
+        ("link", "set", MACHINE_LINK, "alias", str(layout.state)),
         ("address", "add", f"{addresses.machine}/{_PREFIX_LENGTH}", "dev", MACHINE_LINK),
         ("link", "set", MACHINE_LINK, "up"),
         ("route", "add", addresses.pods, "via", addresses.node),
         ("route", "add", addresses.services, "via", addresses.node),
     ):
         _must(*command)
+
+
+def disconnect_machine() -> None:
+    """Removes the pair, if it is there, and the routes with it."""
+    if _ip("link", "show", MACHINE_LINK).returncode == 0:
+        _must("link", "delete", MACHINE_LINK)
+
+
+def _owner() -> Path | None:
+    """The state folder of the cluster that made the pair."""
+    try:
+        return Path(Path(f"/sys/class/net/{MACHINE_LINK}/ifalias").read_text().strip())
+    except FileNotFoundError:
+        return None
 
 
 def connect_node(layout: Layout, *, seconds: float = 10.0) -> None:

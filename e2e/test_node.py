@@ -1,0 +1,67 @@
+"""The node tier is a cluster as a user has one: our images run in it, names resolve, Services lead to pods."""
+
+import http.client
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from e2e.cluster import lifecycle, node, python_images
+from e2e.kubectl import Kubectl
+
+IMAGE = "docker.io/spillway/command:e2e"
+
+
+@pytest.fixture(scope="module")
+def command_image(node_cluster: lifecycle.Cluster, tmp_path_factory: pytest.TempPathFactory) -> str:
+    archive = python_images.build(python_images.COMMAND, "e2e", tmp_path_factory.mktemp("images"))
+    node.load(node_cluster.layout, node_cluster.programs, archive)
+    return IMAGE
+
+
+def engine(image: str) -> list[dict[str, Any]]:
+    container: dict[str, Any] = {
+        "name": "engine",
+        "image": image,
+        "imagePullPolicy": "Never",
+        "args": ["sim-engine", "--host=0.0.0.0", "--port=8000", "--decode-rate=1000"],
+        "securityContext": {"readOnlyRootFilesystem": True, "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        "readinessProbe": {"httpGet": {"path": "/health", "port": 8000}, "periodSeconds": 1},
+    }
+    restricted = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    pod: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "engine", "labels": {"app": "engine"}},
+        "spec": {"containers": [container], "securityContext": restricted, "terminationGracePeriodSeconds": 1},
+    }
+    spec = {"selector": {"app": "engine"}, "ports": [{"port": 80, "targetPort": 8000}]}
+    return [pod, {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "engine"}, "spec": spec}]
+
+
+def test_a_pod_of_our_image_serves_under_the_restricted_standard(on_node: Kubectl, command_image: str) -> None:
+    on_node("label", "namespace", str(on_node.namespace), "pod-security.kubernetes.io/enforce=restricted")
+    on_node.apply(*engine(command_image))
+    on_node("wait", "--for=condition=Ready", "pod/engine", "--timeout=60s")
+
+    # From the machine, by the address of the Service.
+    connection = http.client.HTTPConnection(on_node.get("service", "engine")["spec"]["clusterIP"], timeout=10)
+    question = {"model": "sim", "messages": [{"role": "user", "content": "Where does the excess go?"}], "max_tokens": 3}
+    connection.request("POST", "/v1/chat/completions", json.dumps(question), {"content-type": "application/json"})
+    answer = connection.getresponse()
+    assert answer.status == 200
+    assert json.loads(answer.read())["usage"]["completion_tokens"] == 3
+    connection.close()
+
+    # From a pod, by its name; and exec, logs and events do as in any cluster.
+    ask = f"import urllib.request as u; print(u.urlopen('http://engine.{on_node.namespace}.svc/v1/models').status)"
+    assert on_node("exec", "engine", "--", "python", "-c", ask).strip() == "200"
+    assert "engine sim at" in on_node("logs", "engine")
+    reasons = {event["reason"] for event in on_node.get("events")["items"]}
+    assert {"Scheduled", "Started"} <= reasons
+
+
+def test_the_cluster_lives_in_namespaces_of_its_own(node_cluster: lifecycle.Cluster) -> None:
+    process = node.first_process(node_cluster.layout).read_text()
+    for kind in ("net", "mnt", "pid"):
+        assert Path(f"/proc/{process}/ns/{kind}").readlink() != Path(f"/proc/self/ns/{kind}").readlink()
