@@ -118,6 +118,7 @@ class Cluster:
         self._core: Core | None = None
         self._status: LeaderStatusPass | None = None
         self._discovery: DiscoveryServer | None = None
+        self._gate: LeaderGate | None = None
         self._open = False
         self._wanted_open = False
         self._door = asyncio.Event()
@@ -129,7 +130,13 @@ class Cluster:
     def gate(self, discovery: DiscoveryServer) -> LeaderGate:
         """The publisher for the core."""
         self._discovery = discovery
-        return LeaderGate(discovery, leads=self.leads)
+        self._gate = LeaderGate(
+            discovery,
+            leads=self.leads,
+            clock=self._clock,
+            schedule=lambda delay, call: asyncio.get_running_loop().call_later(delay, call),
+        )
+        return self._gate
 
     def status_pass(self, **fields: Any) -> StatusPass:
         """The status pass for the core."""
@@ -267,6 +274,7 @@ class Cluster:
         return {
             "election": self.election.info(),
             "discovery_open": self._open,
+            "gate": self._gate.info() if self._gate is not None else None,
             "api": self.api.info(),
             "status_writes": self.sink.info(),
             "events": self.events.info(),

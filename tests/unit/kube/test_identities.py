@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -142,15 +143,78 @@ def test_files_that_cannot_be_used_at_the_start_are_an_error(tmp_path: Path):
         ServerCertificate(CertificateFiles(tmp_path / "tls.crt", tmp_path / "tls.key"))
 
 
+class Gate:
+    """A gate with a clock and a timer that the test moves."""
+
+    def __init__(self) -> None:
+        self.carrier = FakePublisher()
+        self.leads = True
+        self.now = 0.0
+        self.timers: list[tuple[float, Callable[[], None]]] = []
+        self.gate = LeaderGate(
+            self.carrier,
+            leads=lambda: self.leads,
+            clock=lambda: self.now,
+            schedule=lambda delay, call: self.timers.append((self.now + delay, call)),
+        )
+        self.counter = 0
+
+    def publish(self, epoch: int = 1) -> None:
+        self.counter += 1
+        self.gate.publish(SnapshotState(version=f"{epoch}.{self.counter}", epoch=epoch))
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+        due = [call for at, call in self.timers if at <= self.now]
+        self.timers = [(at, call) for at, call in self.timers if at > self.now]
+        for call in due:
+            call()
+
+    @property
+    def passed(self) -> list[str]:
+        return [state.version for state in self.carrier.states]
+
+
 def test_only_a_leaders_publications_pass():
-    carrier, leads = FakePublisher(), [False]
-    gate = LeaderGate(carrier, leads=lambda: leads[0])
-    gate.publish(SnapshotState(version="1.1", epoch=1))
-    assert carrier.states == []
-    leads[0] = True
-    gate.publish(SnapshotState(version="1.2", epoch=1))
-    assert [state.version for state in carrier.states] == ["1.2"]
-    carrier.connect("one")
-    assert [sync.node.id for sync in gate.nodes()] == ["one"]
-    assert gate.synced([]).synced == ("one",)
-    assert gate.info() == {"open": True, "held_back": 1}
+    bench = Gate()
+    bench.leads = False
+    bench.publish()
+    assert bench.passed == []
+    bench.leads = True
+    bench.publish()
+    assert bench.passed == ["1.2"]
+    bench.carrier.connect("one")
+    assert [sync.node.id for sync in bench.gate.nodes()] == ["one"]
+    assert bench.gate.synced([]).synced == ("one",)
+    assert bench.gate.info() == {"open": True, "waiting": 0, "held_back": 1}
+
+
+def test_a_flood_passes_four_times_a_second_and_nothing_of_it_is_left_out():
+    bench = Gate()
+    bench.publish()
+    bench.carrier.connect("one")
+    moments = set()
+    for _ in range(300):
+        before = len(bench.passed)
+        bench.publish()
+        bench.pass_time(0.01)
+        if len(bench.passed) > before:
+            moments.add(bench.now)
+    assert bench.gate.synced([]).lagging == ("one",)  # some of it waits
+    bench.pass_time(1.0)
+    assert bench.passed == [f"1.{number}" for number in range(1, 302)]
+    assert len(moments) <= 6 + 3 * 4 + 1
+    assert bench.gate.synced([]).synced == ("one",)
+
+
+def test_what_waits_ends_with_the_term_and_the_next_one_waits_for_nothing():
+    bench = Gate()
+    for _ in range(20):
+        bench.publish()
+    passed = len(bench.passed)
+    bench.leads = False
+    bench.pass_time(1.0)
+    assert len(bench.passed) == passed
+    bench.leads = True
+    bench.publish(epoch=2)
+    assert bench.passed[-1] == "2.21"
