@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from spillway_sidecar.flow.budget import RetryBudget
-from spillway_sidecar.proxy.route import ClusterRuntime, RouteSite
-from spillway_sidecar.proxy.upstream import Target
+from spillway_sidecar.proxy.route import RouteSite
+from spillway_sidecar.proxy.upstream import ClusterRuntime, Target
 from spillway_sidecar.routing.table import compile_table
 from spillway_sidecar.scheduling.state import ClusterSpeed
 from spillway_wire.loads import ClusterProblem

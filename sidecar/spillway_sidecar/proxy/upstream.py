@@ -88,6 +88,17 @@ class Target(EndpointState):
         return {**super().info(), "address": f"{self.host}:{self.port}", "idle_connections": len(self.idle)}
 
 
+class ClusterRuntime:
+    """A cluster with its endpoints as this router sees them. Replaced at a swap; targets live on while their address does."""
+
+    __slots__ = ("name", "speed", "targets")
+
+    def __init__(self, name: str, targets: list[Target], speed: ClusterSpeed) -> None:
+        self.name = name
+        self.targets = targets
+        self.speed = speed
+
+
 class Upstream(asyncio.Protocol):
     """One connection to an endpoint; carries one exchange at a time."""
 
@@ -329,6 +340,3 @@ class Upstream(asyncio.Protocol):
         if self in self.target.idle:
             self.target.idle.remove(self)
         self.abort()
-
-
-__all__ = ["ResponseHead", "Target", "Upstream"]

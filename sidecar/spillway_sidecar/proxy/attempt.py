@@ -1,0 +1,463 @@
+"""One request on the route listener: which backend, which endpoint, and what to do when an attempt fails.
+
+Choosing goes from logical to concrete: the rule's lowest priority first; within it one backend by weight, the others after
+it in order, for when its endpoints are full or have a queue; within a backend the endpoint with the best score. Whatever is
+eliminated on the way is written down in the decision record.
+
+An attempt that failed before a byte went out goes elsewhere, never twice to the same endpoint, while attempts, deadline
+and the route's retry budget allow. A connection that had been used before and broke unanswered is replaced by a fresh one
+outside the budget: keep-alive ended, nothing failed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from spillway_sidecar.proxy.errors import Outcome, Refusal
+from spillway_sidecar.proxy.exchange import CONNECTING, OVER, STREAMING, WAITING, Exchange
+from spillway_sidecar.proxy.head import ResponseHead
+from spillway_sidecar.proxy.upstream import KEY_REFUSED, ClusterRuntime, Target
+from spillway_sidecar.routing.classify import Facts
+from spillway_sidecar.routing.rewrite import replace_model
+from spillway_sidecar.routing.table import Backend, CompiledRoute, CompiledRule
+from spillway_sidecar.scheduling.picker import Candidate, Eliminated, eliminate, pick
+from spillway_sidecar.scheduling.state import EXPECTED_OUTPUT_TOKENS
+from spillway_sidecar.telemetry.decisions import Attempt, Decision
+from spillway_sidecar.telemetry.stats import BackendStats
+from spillway_wire.names import Admission
+from spillway_wire.orca import decode_load
+
+if TYPE_CHECKING:
+    from spillway_sidecar.proxy.route import RouteSite
+
+NOT_ERRORS: Final = (Outcome.OK, Outcome.CLIENT_GONE)
+RETRYABLE_STATUSES: Final = frozenset((429, 500, 502, 503, 504))
+RETRY_AFTER_SECONDS: Final = 1
+_LOAD_HEADER: Final = b"endpoint-load-metrics"
+_ADMISSION_HEADER: Final = b"x-spillway-admission"
+_REFUSED: Final = Admission.REFUSED.value.encode()
+_NONE: Final = b""
+_OK: Final = Outcome.OK
+_GONE: Final = Outcome.CLIENT_GONE
+_UPSTREAM_ERROR: Final = Outcome.UPSTREAM_ERROR
+_HARD: Final = frozenset((Outcome.CONNECT, Outcome.TLS, Outcome.KEY_REFUSED))  # the next request would fare no better
+_NO_ROOM: Final = (Eliminated.FULL, Eliminated.LIMITED)
+
+# Where an attempt goes, and what it was compared with.
+Choice = tuple[Backend[ClusterRuntime], Target, list[Candidate]]
+
+
+class RouteExchange(Exchange):
+    """One request on the route listener."""
+
+    __slots__ = (
+        "_fresh", "_serial", "attempts", "backend", "body", "budget", "cost", "facts", "failures", "retries", "route", "rule",
+        "sent_at", "stats", "tried",
+    )  # fmt: skip
+
+    site: RouteSite
+
+    # --- choosing
+
+    def begin(self, facts: Facts, body: bytes, route: CompiledRoute[ClusterRuntime], rule: CompiledRule[ClusterRuntime]) -> None:
+        """Takes what the request is and what it comes under; makes the first attempt, or says that there is nowhere to go."""
+        self.facts = facts
+        self.body = body
+        self.route = route
+        self.rule = rule
+        self.cost = facts.prompt_tokens + EXPECTED_OUTPUT_TOKENS
+        self.tried: tuple[Target, ...] = ()
+        self.retries = 0
+        self.backend: Backend[ClusterRuntime] | None = None
+        self.stats: BackendStats | None = None
+        self.attempts: tuple[Attempt, ...] = ()
+        self.failures: tuple[str, ...] = ()
+        self._serial = 0
+        budget = self.budget = self.site.budgets[route.name]
+        budget.in_flight += 1
+        try:
+            choice = self._choose()
+        except Refusal as refusal:
+            self.refuse(refusal)
+            return
+        if choice is None:
+            self._nowhere(full=self._full())
+        else:
+            self._go(choice)
+
+    def _choose(self) -> Choice | None:
+        site = self.site
+        now = site.now
+        request_type = self.facts.type
+        candidates: list[Candidate] = []
+        seen = candidates if site.decisions is not None else None
+        supported = False
+        queued: Choice | None = None
+        for group in self.rule.groups:
+            backends = group.backends
+            alone = len(backends) == 1
+            if not alone:
+                backends = _by_weight(backends, site.random())
+            for backend in backends:
+                if request_type not in backend.types:
+                    continue
+                supported = True
+                target = pick(backend.cluster.targets, self.cost, site.routers, now, site.random, self.tried, seen)
+                if target is None:
+                    continue
+                if alone or not target.queues(now):
+                    return backend, target, candidates
+                # Even the best endpoint here has a queue: another backend of this priority may have none.
+                if queued is None:
+                    queued = backend, target, candidates
+            if queued is not None:
+                return queued
+        if seen is not None:
+            self.attempts = (*self.attempts, ("", "", candidates))
+        if not supported and self.rule.groups:
+            raise Refusal(
+                400, Outcome.UNSUPPORTED, f"The model '{self.facts.model}' does not serve {self.facts.type.value.lower()} requests.", param="model"
+            )  # fmt: skip
+        return None
+
+    def _full(self) -> bool:
+        """Whether there are endpoints, and it is for want of room that none was chosen."""
+        site = self.site
+        return any(_full(target, site) for target in self._targets())
+
+    def _targets(self) -> Iterator[Target]:
+        """Every endpoint of the rule."""
+        return (target for group in self.rule.groups for backend in group.backends for target in backend.cluster.targets)
+
+    def _room_in(self) -> int:
+        """Whole seconds until the first that has asked for a pause may be asked again; 1 where one is merely full."""
+        now = self.site.now
+        return max(
+            1, math.ceil(min((target.limited_until - now for target in self._targets() if _full(target, self.site)), default=0))
+        )
+
+    def _nowhere(self, *, full: bool) -> None:
+        if full:
+            self.refuse(
+                Refusal(
+                    429,
+                    Outcome.OVERLOADED,
+                    "Every place that serves this model is full.",
+                    retry_after=self._room_in(),
+                    code="overloaded",
+                )
+            )
+        else:
+            targets = tuple(self._targets())
+            keyless = bool(targets) and all(target.blocked for target in targets)
+            self.refuse(
+                Refusal(
+                    503,
+                    Outcome.SECRET_MISSING if keyless else Outcome.NO_ENDPOINT,
+                    "Nothing that serves this model can be reached.",
+                    retry_after=RETRY_AFTER_SECONDS,
+                    code="no_endpoint",
+                )
+            )
+
+    def _go(self, choice: Choice, *, fresh: bool = False) -> None:
+        site = self.site
+        backend, target, candidates = choice
+        if backend is not self.backend:
+            self.backend = backend
+            self.stats = site.stats.backends.get(backend.key) or site.stats.backend(*backend.key)
+        if site.decisions is not None and not fresh:
+            self.attempts = (*self.attempts, (backend.name, target.id, candidates))
+        target.sent(self.cost)
+        self._fresh = fresh
+        self._serial += 1
+        timeouts = self.route.timeouts
+        now = self.sent_at = site.now
+        whole, first = self.started + timeouts.request_seconds, now + timeouts.first_token_seconds
+        self.deadline = first if first < whole else whole
+        facts = self.facts
+        body = self.body
+        if backend.model != facts.model:
+            body = replace_model(body, backend.model)
+        ours = _NONE
+        if target.inbound:
+            left = max(1, int((whole - now) * 1000))
+            ours = b"x-spillway-deadline: %d\r\nx-spillway-prompt-tokens: %d\r\n" % (left, self.cost)
+            site.waiting_admission.append((now + site.admission_seconds, self, self._serial))
+        framing = b"x-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (self.request_id, len(body))
+        self.connect(target, b"".join((target.heads[facts.type], self.passed, ours, framing, body)), fresh=fresh)
+
+    # --- upstream's events
+
+    def interim(self, head: ResponseHead) -> None:
+        """The inbound listener's admission answer, with its load."""
+        answer = head.fields.get(_ADMISSION_HEADER)
+        if answer is not None:
+            self._serial += 1  # answered: the admission deadline is not ours any more
+            if self.target is not None:
+                self.target.heard_at = self.site.clock()
+            self._take_load(head)
+
+    def accept(self, head: ResponseHead) -> bool:
+        """Errors that another endpoint may not have go elsewhere while that is allowed."""
+        if _LOAD_HEADER in head.fields:
+            self._take_load(head)
+        self._serial += 1  # a final answer without an interim one is an answer too
+        status = head.status
+        if status < 300:
+            return True
+        if status in RETRYABLE_STATUSES:
+            self.let_go()
+            if status == 429 and self.target is not None and not self.target.inbound:
+                self.target.limit_rate(_seconds(head.fields.get(b"retry-after")), self.site.clock())
+            refused = head.fields.get(_ADMISSION_HEADER) == _REFUSED and self.target is not None and self.target.inbound
+            self._attempt_failed(
+                Outcome.OVERLOADED if status == 429 else Outcome.UPSTREAM_ERROR, blame=not refused and status != 429, status=status
+            )
+            return False
+        target = self.target
+        if status < 400 or (target is not None and target.external and status in {401, 403}):
+            # Redirects are not followed, and not for the client to follow. What a server outside thinks of our account is not the
+            # client's either, and the answer may show parts of the key. A 401 is about the key; a 403 may be about one
+            # prompt, and must not take the server from everybody.
+            self.let_go()
+            outcome = Outcome.UPSTREAM_ERROR
+            if status == 401 and target is not None:
+                outcome = Outcome.KEY_REFUSED
+                target.trouble = (KEY_REFUSED, f"{target.host}:{target.port} does not take the key: it answers 401")
+            self._attempt_failed(outcome, blame=status != 403, status=status)
+            return False
+        content_type = head.fields.get(b"content-type", b"")
+        if content_type[:16].lower() != b"application/json":
+            self.let_go()
+            self._release(now=self.site.clock(), ok=True)
+            kept = status if status in (400, 401, 403, 404, 413, 422) else 502
+            self.refuse(Refusal(kept, Outcome.UPSTREAM_ERROR, "The model's server refused the request.", code="upstream_error"))
+            return False
+        return True
+
+    def failed(self, outcome: Outcome, *, reused: bool) -> None:
+        """The attempt ended without a reply."""
+        target = self.target
+        if reused and target is not None and not self._fresh and self.backend is not None:
+            self.site.now = self.site.clock()
+            target.done(self.cost)
+            target.close_idle()
+            self._go((self.backend, target, []), fresh=True)
+            return
+        self._attempt_failed(outcome, blame=True)
+
+    def _attempt_failed(self, outcome: Outcome, *, blame: bool, status: int = 0) -> None:
+        site = self.site
+        now = site.now = site.clock()
+        target = self.target
+        assert target is not None  # noqa: S101
+        if blame:
+            target.failed(now, hard=outcome in _HARD)
+        self._release(now, ok=False)
+        self.failures = (*self.failures, outcome.value)
+        self.tried = (*self.tried, target)
+        retries = self.route.retries
+        if len(self.tried) < retries.max_attempts and now < self.started + self.route.timeouts.request_seconds:
+            choice = self._choose()
+            if choice is not None and (self.retries or self.budget.take()):
+                self.retries += 1
+                if self.stats is not None:
+                    self.stats.retries += 1
+                self._go(choice)
+                return
+        if outcome is Outcome.OVERLOADED:
+            self._nowhere(full=True)
+        elif status:
+            answer = 503 if status == 503 else 502
+            self.refuse(
+                Refusal(
+                    answer,
+                    outcome,
+                    "The model's server failed.",
+                    code="upstream_error",
+                    retry_after=RETRY_AFTER_SECONDS if answer == 503 else None,
+                )
+            )
+        elif outcome in {Outcome.FIRST_TOKEN_TIMEOUT, Outcome.REQUEST_TIMEOUT}:
+            self.refuse(Refusal(504, outcome, "The model's server did not answer in time.", code="timeout"))
+        elif outcome in {Outcome.CONNECT, Outcome.TLS, Outcome.ADMISSION_TIMEOUT}:
+            self.refuse(
+                Refusal(
+                    503,
+                    outcome,
+                    "Nothing that serves this model can be reached.",
+                    code="no_endpoint",
+                    retry_after=RETRY_AFTER_SECONDS,
+                )
+            )
+        else:
+            self.refuse(
+                Refusal(
+                    502, outcome, "The model's server broke the connection or its answer is malformed.", code="upstream_unreachable"
+                )
+            )
+
+    def _release(self, now: float, *, ok: bool) -> None:
+        """The endpoint does not work for this request any more."""
+        target, self.target = self.target, None
+        if target is not None:
+            target.done(self.cost)
+            if ok:
+                target.succeeded(now)
+
+    def _take_load(self, head: ResponseHead) -> None:
+        value = head.fields.get(_LOAD_HEADER)
+        if value is not None and self.target is not None and self.target.inbound:
+            load = decode_load(value)
+            if load is not None:
+                self.target.report(load, self.site.clock())
+
+    def reply_fields(self, status: int) -> bytes:
+        """The request's id; an error's origin."""
+        if status >= 400:
+            return b"x-request-id: %b\r\nx-spillway-reason: upstream_error\r\n" % self.request_id
+        return b"x-request-id: %b\r\n" % self.request_id
+
+    def streaming(self) -> None:
+        """First byte: learn how long it took; what is left is the whole request's time."""
+        self.deadline = self.started + self.route.timeouts.request_seconds
+        if self.status < 400:
+            seconds = self.first_byte_at - self.sent_at
+            self.stats.ttft.observe(self.first_byte_at - self.started)  # type: ignore[union-attr]
+            self.target.first_token(self.facts.stream, seconds, self.facts.prompt_tokens, self.first_byte_at)  # type: ignore[union-attr]
+
+    # --- the sweep
+
+    def idle_limit(self) -> float:
+        """Seconds a stream may be silent."""
+        return self.route.timeouts.stream_idle_seconds
+
+    def expire(self, now: float) -> None:
+        """Out of time: for the first token, or altogether."""
+        if self.state == OVER:
+            return
+        whole = now >= self.started + self.route.timeouts.request_seconds
+        outcome = Outcome.REQUEST_TIMEOUT if whole else Outcome.FIRST_TOKEN_TIMEOUT
+        if self.state == STREAMING:
+            self.let_go()
+            self._interrupt(outcome)
+        elif self.state in {CONNECTING, WAITING}:
+            self.let_go()
+            self._attempt_failed(outcome, blame=True)
+
+    def admission_expired(self, serial: int, now: float) -> None:
+        """No admission answer in time: the sidecar is silent, which is not how it is when only the engine is slow.
+
+        One that has answered others meanwhile is busy and not frozen; and with nowhere else to go, waiting loses nothing. Then
+        the request goes on waiting and is looked at again.
+        """
+        target = self.target
+        if serial != self._serial or target is None or self.state not in {CONNECTING, WAITING}:
+            return
+        site = self.site
+        if self.state == WAITING and now - target.heard_at > site.admission_seconds and self._elsewhere():
+            self.let_go()
+            self._attempt_failed(Outcome.ADMISSION_TIMEOUT, blame=True)
+        else:
+            site.waiting_admission.append((now + site.admission_seconds, self, serial))
+
+    def _elsewhere(self) -> bool:
+        """Whether a retry is allowed and another endpoint could take it."""
+        if len(self.tried) + 1 >= self.route.retries.max_attempts or not self.budget.has_room:
+            return False
+        site, tried = self.site, (*self.tried, self.target)
+        return any(
+            eliminate(target, tried, site.routers, site.now) is None
+            for group in self.rule.groups
+            for backend in group.backends
+            for target in backend.cluster.targets
+        )
+
+    # --- the end
+
+    def account(self, outcome: Outcome) -> None:
+        """Counts the request; gives back what it held."""
+        site = self.site
+        now = site.now = site.clock()
+        self.budget.in_flight -= 1
+        if self.retries:
+            self.budget.give_back()
+        target = self.target
+        if target is not None:
+            self.target = None
+            target.done(self.cost)
+            if outcome is _OK or outcome is _UPSTREAM_ERROR:
+                target.succeeded(now)
+            elif outcome is not _GONE:
+                target.failed(now, hard=False)
+        prompt, completion = self.usage()
+        if completion is None:
+            completion = max(0, self.output_events - 2)  # a role event and [DONE] carry no token
+        stats = self.stats
+        if stats is None:
+            site.stats.refuse(self.route.name, outcome)
+        else:
+            stats.outcomes[outcome] = stats.outcomes.get(outcome, 0) + 1
+            if outcome is _OK:
+                stats.duration.observe(now - self.started)
+                stats.input_tokens += self.facts.prompt_tokens if prompt is None else prompt
+                stats.output_tokens += completion
+        decisions = site.decisions
+        if decisions is not None:
+            facts = self.facts
+            if outcome is not _OK and len(self.failures) < len(self.attempts):
+                self.failures = (*self.failures, outcome.value)
+            decisions.add(
+                Decision(
+                    self.request_id, facts.type, facts.model, facts.stream, facts.prompt_tokens, self.route.name, self.rule.name, site.version,
+                    site.routers, self.attempts, self.failures, outcome, self.status, self.first_byte_at - self.started if self.first_byte_at else None,
+                    now - self.started,
+                )
+            )  # fmt: skip
+        if site.access_log is not None:
+            self._log(outcome, now, prompt, completion)
+
+    def _log(self, outcome: Outcome, now: float, prompt: int | None, completion: int) -> None:
+        site = self.site
+        assert site.access_log is not None  # noqa: S101
+        site.access_log.add(
+            round(site.wall_clock(), 3) if site.wall_clock else None,
+            self.request_id.decode(),
+            self.facts.model,
+            self.route.name,
+            self.rule.name,
+            self.backend.name if self.backend else None,
+            self.attempts[-1][1] if self.attempts else None,
+            self.status,
+            outcome,
+            round(self.first_byte_at - self.started, 6) if self.first_byte_at else None,
+            round(now - self.started, 6),
+            len(self.tried) + 1,
+            prompt,
+            completion,
+        )
+
+
+def _by_weight(backends: tuple[Backend[ClusterRuntime], ...], draw: float) -> tuple[Backend[ClusterRuntime], ...]:
+    """The backends with one drawn by weight in front; the others follow in order, for when it has no room."""
+    total = 0.0
+    for backend in backends:
+        total += backend.weight
+    point = draw * total
+    for index, backend in enumerate(backends):
+        point -= backend.weight
+        if point < 0.0:
+            return (backend, *backends[:index], *backends[index + 1 :]) if index else backends
+    return backends
+
+
+def _full(target: Target, site: RouteSite) -> bool:
+    return eliminate(target, (), site.routers, site.now) in _NO_ROOM
+
+
+def _seconds(retry_after: bytes | None) -> float:
+    """What a Retry-After in seconds says; one that is a date, or none, asks for no pause."""
+    return float(retry_after) if retry_after is not None and retry_after.isdigit() and len(retry_after) < 10 else 0.0
