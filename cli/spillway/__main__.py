@@ -24,6 +24,8 @@ COMMANDS = (
     ("version", "print the versions of Spillway and Python", "spillway.version"),
 )
 
+IN_CLUSTER = ("get", "explain")  # commands that can ask a cluster
+
 DESCRIPTION = """\
 Spillway routes model traffic and lets the load decide where it goes.
 
@@ -72,6 +74,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return code
+
+
+def plugin(argv: Sequence[str] | None = None) -> int:
+    """`kubectl spillway`: the same commands, asking the cluster that kubectl talks to."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    return main([*given[:1], "--cluster", *given[1:]] if given[:1] in ([name] for name in IN_CLUSTER) else given)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from spillway import cluster
 from spillway.admin import DEFAULT_GATEWAY_URL, AdminError, NotThereError, escaped, get_json
 from spillway.options import Parsers, add_command
 
@@ -16,6 +17,7 @@ examples:
   curl -si http://127.0.0.1:8080/v1/chat/completions -d '...' | grep x-request-id
   spillway explain 01JD4ZQ8W3                                  what the gateway decided, and why
   spillway explain 01JD4ZQ8W3 --admin http://127.0.0.1:20103   what a sidecar decided that took the request itself
+  spillway explain 01JD4ZQ8W3 --cluster                        asks every proxy of the cluster that kubectl talks to
   spillway explain 01JD4ZQ8W3 -o json | jq '.attempts[0].candidates'
 
 A score is the load that the router saw, as a share of what the endpoint can hold: the lowest wins.
@@ -38,14 +40,20 @@ def add_parser(subparsers: Parsers) -> None:
     parser.add_argument("request_id", metavar="REQUEST_ID", help="the x-request-id header of the answer")
     parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="form of the output")
     parser.add_argument("--admin", default=DEFAULT_GATEWAY_URL, metavar="URL", help="admin address of the proxy that was asked")
+    cluster.add_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the record; the exit code."""
     try:
-        record = get_json(args.admin, f"/explain/{escaped(args.request_id)}", part="gateway")
-    except NotThereError:
-        print(f"spillway explain: the proxy at {args.admin} has no record of request {args.request_id}", file=sys.stderr)
+        record = (
+            cluster.record(args, args.request_id)
+            if cluster.asked_for(args)
+            else get_json(args.admin, f"/explain/{escaped(args.request_id)}", part="gateway")
+        )
+    except NotThereError as error:
+        who = str(error) if cluster.asked_for(args) else f"the proxy at {args.admin} has no record"
+        print(f"spillway explain: {who} of request {args.request_id}", file=sys.stderr)
         return 1
     except AdminError as error:
         print(f"spillway explain: {error}", file=sys.stderr)

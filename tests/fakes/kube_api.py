@@ -43,6 +43,7 @@ class FakeKubeApi:
         self.statuses: list[Document] = []
         self.events: list[Document] = []
         self.tokens: dict[str, Document] = {}
+        self.pages: dict[str, Document] = {}  # by path: whatever else it is to answer
         self._news = asyncio.Condition()
         self._errors: int | None = None
         self._generation = 0
@@ -135,6 +136,8 @@ class FakeKubeApi:
         self.requests[f"{request.method} {'watch ' if 'watch' in request.query else ''}{request.path}"] += 1
         if self.failure is not None:
             return _status(self.failure, "Forbidden" if self.failure == 403 else "Unavailable", "by order of the test")
+        if request.path in self.pages:
+            return web.json_response(self.pages[request.path])
         parts = [part for part in request.path.split("/") if part]
         if parts == ["api"]:
             return web.json_response({"versions": ["v1"]})

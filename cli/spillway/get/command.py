@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from spillway import cluster
 from spillway.admin import DEFAULT_OPERATOR_URL
 from spillway.options import Parsers, add_command
 
@@ -14,6 +15,7 @@ examples:
   spillway get routes chat -o yaml        one object with its status
   spillway get backends --watch           a line whenever something changes
   spillway get routes -o json | jq '.items[].status.conditions'
+  spillway get routes --context prod      those of a cluster; also: kubectl spillway get routes
 
 exit codes: 0 done, 1 no operator there or no object of that name, 2 the command line is wrong
 """
@@ -54,6 +56,7 @@ def add_parser(subparsers: Parsers) -> None:
     )
     parser.add_argument("-w", "--watch", action="store_true", help="go on and show what changes, until Ctrl-C")
     parser.add_argument("--admin", default=DEFAULT_OPERATOR_URL, metavar="URL", help="the operator's admin address")
+    cluster.add_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from spillway import cluster
 from spillway.admin import AdminError, get_json
 from spillway.get.tables import Item, cells, line_of, namespace_of, table, widths_of
 from spillway.problems import problem_of
@@ -24,8 +25,8 @@ WATCH_SECONDS = 1.0
 def show(args: argparse.Namespace) -> int:
     """Print what was asked for; the exit code."""
     try:
-        every = get_json(args.admin, PATHS[args.kind])["items"]
-        problems = get_json(args.admin, "/api/v1/problems")["items"]
+        every = _read(args)
+        problems = [] if cluster.asked_for(args) else get_json(args.admin, "/api/v1/problems")["items"]
     except AdminError as error:
         print(f"spillway get: {error}", file=sys.stderr)
         return 1
@@ -42,6 +43,14 @@ def show(args: argparse.Namespace) -> int:
     for problem in problems:
         print(problem_of(problem), file=sys.stderr)
     return _watch(args, items) if args.watch else 0
+
+
+def _read(args: argparse.Namespace) -> Sequence[Item]:
+    """Every object of the kind, from the operator's admin page or from a cluster. Raises `AdminError`."""
+    if cluster.asked_for(args):
+        return cluster.objects(args, args.kind)
+    items: Sequence[Item] = get_json(args.admin, PATHS[args.kind])["items"]
+    return items
 
 
 def _selected(args: argparse.Namespace, items: Sequence[Item]) -> list[Item]:
@@ -88,7 +97,7 @@ def _watch(args: argparse.Namespace, items: Sequence[Item]) -> int:
     while True:
         time.sleep(WATCH_SECONDS)
         try:
-            items = _selected(args, get_json(args.admin, PATHS[args.kind])["items"])
+            items = _selected(args, _read(args))
         except AdminError as error:
             report(str(error))
             continue

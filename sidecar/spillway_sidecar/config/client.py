@@ -182,6 +182,8 @@ class DiscoveryClient:
         tracing = aiohttp.TraceConfig()
         tracing.on_request_redirect.append(_refuse_redirect)
         return aiohttp.ClientSession(
+            # The operator's name has the address of each replica; one that is new is to be found within seconds.
+            connector=aiohttp.TCPConnector(ttl_dns_cache=2),
             trust_env=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
