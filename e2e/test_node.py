@@ -62,6 +62,6 @@ def test_a_pod_of_our_image_serves_under_the_restricted_standard(on_node: Kubect
 
 
 def test_the_cluster_lives_in_namespaces_of_its_own(node_cluster: lifecycle.Cluster) -> None:
-    process = node.first_process(node_cluster.layout).read_text()
+    process = node_cluster.layout.first_node.first_process.read_text()
     for kind in ("net", "mnt", "pid"):
         assert Path(f"/proc/{process}/ns/{kind}").readlink() != Path(f"/proc/self/ns/{kind}").readlink()

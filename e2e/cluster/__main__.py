@@ -6,9 +6,9 @@ status  its programs; fails where it does not run as it should
 env     shell lines that make kubectl and helm speak to it: eval "$(python -m e2e.cluster env)"
 tools   only builds and downloads what a tier needs
 stop    kills a program of the cluster and keeps it away (kube-apiserver, etcd ...)
-start   lets it run again
-load    makes an image (a docker or OCI archive) known to the node
-exec    runs a command in the namespaces of the node
+start   lets it run again; `start node-2` adds a second node to the node tier
+load    makes an image (a docker or OCI archive) known to the nodes
+exec    runs a command in the namespaces of a node
 """
 
 import argparse
@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 from e2e.cluster import keeping, lifecycle, node, programs
+from e2e.cluster.keeper import PROGRAMS
 from e2e.cluster.layout import ClusterError, Layout, Tier, default_state
 
 
@@ -55,12 +56,12 @@ def _run(options: argparse.Namespace, state: Path) -> int:
             cluster = lifecycle.running(state)
             node.load(cluster.layout, cluster.programs, options.image)
         case "exec":
-            command = node.entering(lifecycle.running(state).layout, options.arguments)
+            command = _entering(lifecycle.running(state).layout, options)
             os.execvp(command[0], command)
         case "_keep":
             keeping.keep(Layout.load(state), hours=options.hours, lifeline=options.lifeline)
         case "_inside":
-            keeping.inside(Layout.load(state))
+            keeping.inside(Layout.load(state), options.node)
     return 0
 
 
@@ -70,12 +71,18 @@ def _print_environment(cluster: lifecycle.Cluster) -> None:
     print(f'export PATH="{own}:$PATH"' if own else "")
 
 
+def _entering(layout: Layout, options: argparse.Namespace) -> list[str]:
+    arguments = options.arguments[1:] if options.arguments[:1] == ["--"] else options.arguments
+    return node.entering(layout, arguments, node=layout.second_node if options.node == "node-2" else layout.first_node)
+
+
 def _status(cluster: lifecycle.Cluster) -> int:
-    said = json.loads(cluster.layout.programs.read_text())
+    said = json.loads((cluster.layout.state / PROGRAMS).read_text())
     for name, one in said.items():
         print(f"{name:<26}{'running' if one['running'] else 'stopped':<10}started {one['starts']} time(s)")
     print(f"{cluster.layout.tier} at {cluster.layout.api_url}, state in {cluster.layout.state}")
-    return 0 if all(one["running"] for one in said.values()) else 1
+    wanted = [name for name in said if name not in lifecycle.stopped(cluster)]
+    return 0 if all(said[name]["running"] for name in wanted) else 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -96,7 +103,10 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("stop", "start"):
         commands.add_parser(name, parents=[shared]).add_argument("program")
     commands.add_parser("load", parents=[shared]).add_argument("image", type=Path)
-    commands.add_parser("exec", parents=[shared]).add_argument("arguments", nargs=argparse.REMAINDER)
+    execute = commands.add_parser("exec", parents=[shared])
+    execute.add_argument("arguments", nargs=argparse.REMAINDER)
+    for command in (execute, commands.choices["_inside"]):
+        command.add_argument("--node", choices=["node-1", "node-2"], default="node-1")
     return parser
 
 

@@ -35,8 +35,8 @@ def accounts_ready(layout: Layout) -> bool:
     return get(layout, "/api/v1/namespaces/default/serviceaccounts/default") is not None
 
 
-def node_ready(layout: Layout) -> bool:
-    node = get(layout, f"/api/v1/nodes/{layout.node_name}")
+def node_ready(layout: Layout, name: str) -> bool:
+    node = get(layout, f"/api/v1/nodes/{name}")
     conditions = node["status"].get("conditions", []) if isinstance(node, dict) else []
     return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 

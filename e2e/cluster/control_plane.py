@@ -41,7 +41,7 @@ def _etcd(layout: Layout, program: Path) -> Program:
 def _api_server(layout: Layout, program: Path) -> Program:
     pki = layout.pki
     if layout.tier is Tier.NODE:
-        address = {"bind-address": "0.0.0.0", "advertise-address": layout.network.node}
+        address = {"bind-address": "0.0.0.0", "advertise-address": layout.first_node.address}
     else:
         # Loopback may not be the endpoint of a Service; nobody needs the kubernetes Service where there are no pods.
         address = {"bind-address": "127.0.0.1", "advertise-address": "127.0.0.1", "endpoint-reconciler-type": "none"}
@@ -89,8 +89,6 @@ def _controller_manager(layout: Layout, program: Path) -> Program:
         "horizontal-pod-autoscaler-initial-readiness-delay": "0s",
         "node-monitor-grace-period": "40s",
     }
-    if layout.tier is Tier.NODE:
-        flags |= {"allocate-node-cidrs": "true", "cluster-cidr": layout.network.pods}
     return Program("kube-controller-manager", (str(program), *_flags(flags)), after=lambda: api.ready(layout))
 
 

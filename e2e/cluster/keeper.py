@@ -1,7 +1,7 @@
 """The keeper: one process that owns the programs of a cluster.
 
 It starts them, says in `programs.json` how they are, starts one again that died, and ends them all when it ends. A program
-whose name lies as a file in the state folder's `stopped/` is killed and stays away until the file is gone: that is how a test
+whose name lies as a file in its folder's `stopped/` is killed and stays away until the file is gone: that is how a test
 takes the API server away for a minute. Every program carries a parent-death signal, so that a killed keeper leaves nothing
 running either. On the node tier the keeper is process 1 of the cluster's own process namespace, where it also takes in
 orphans (the shims of containers), and its end is the end of everything in there.
@@ -16,11 +16,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from e2e.cluster.layout import Layout
-
 TICK_SECONDS = 0.1
 # A program that dies at once is started again, but not in a hot loop.
 RESTART_SECONDS = 1.0
+
+# What a keeper's folder holds.
+LOGS = "log"
+STOPPED = "stopped"  # a folder: a program whose name lies in it is not to run
+PROGRAMS = "programs.json"  # how the programs are
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +48,10 @@ class _Running:
 class Keeper:
     """Runs programs until it is told to end."""
 
-    def __init__(self, layout: Layout, programs: Sequence[Program]) -> None:
-        self._layout = layout
+    def __init__(self, folder: Path, programs: Sequence[Program]) -> None:
+        self._folder = folder
+        (folder / LOGS).mkdir(parents=True, exist_ok=True)
+        (folder / STOPPED).mkdir(exist_ok=True)
         self._programs = [_Running(program) for program in programs]
         self._said = ""
 
@@ -74,7 +79,7 @@ class Keeper:
         """Makes what runs equal to what should run."""
         self._reap(now)
         for one in self._programs:
-            wanted = not (self._layout.stopped / one.program.name).exists()
+            wanted = not (self._folder / STOPPED / one.program.name).exists()
             if one.process is not None and not wanted:
                 one.process.kill()
                 one.process.wait()
@@ -86,7 +91,7 @@ class Keeper:
         self._say()
 
     def _start(self, program: Program) -> subprocess.Popen[bytes]:
-        with (self._layout.log / f"{program.name}.log").open("ab") as log:
+        with (self._folder / LOGS / f"{program.name}.log").open("ab") as log:
             return subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", "--", *program.command],
                 stdin=subprocess.DEVNULL,
@@ -107,7 +112,7 @@ class Keeper:
     def _say(self) -> None:
         text = json.dumps(self.info(), indent=1)
         if text != self._said:
-            write_whole(self._layout.programs, text)
+            write_whole(self._folder / PROGRAMS, text)
             self._said = text
 
     def _kill_all(self) -> None:

@@ -5,9 +5,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-from e2e.cluster import network, node, programs
+from e2e.cluster import cgroups, network, node, programs
 from e2e.cluster.control_plane import control_plane
 from e2e.cluster.keeper import TICK_SECONDS, Keeper, told_to_end
 from e2e.cluster.layout import ClusterError, Layout, Tier
@@ -19,18 +18,17 @@ def keep(layout: Layout, *, hours: float, lifeline: bool) -> None:
     """Runs the cluster until SIGTERM, until the time is over, or until whoever holds our standard input is gone."""
     over = _over(hours, lifeline)
     if layout.tier is Tier.CONTROL_PLANE:
-        Keeper(layout, control_plane(layout, programs.have(layout.tier))).run(over)
+        Keeper(layout.state, control_plane(layout, programs.have(layout.tier))).run(over)
     else:
         _keep_namespaces(layout, over)
 
 
 def _keep_namespaces(layout: Layout, over: Callable[[], bool]) -> None:
     network.claim()
-    node.remove_cgroups()
-    # Everything of the node tier is under this one process: when it goes, the kernel ends all that its namespace holds.
-    unshare = ("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child=KILL", "--")
-    inside = (sys.executable, "-m", "e2e.cluster", "_inside", "--state", str(layout.state))
-    outer = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--", *unshare, *inside], stdin=subprocess.DEVNULL)
+    cgroups.remove_cgroups()
+    # Everything of the node tier is under this one process: when it goes, the kernel ends all that its namespaces hold.
+    command = node.in_namespaces(layout, layout.first_node, ("mount", "net", "pid"))
+    outer = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--", *command], stdin=subprocess.DEVNULL)
     try:
         network.connect_machine(layout, _first_process(layout, outer))
         while not over() and outer.poll() is None:
@@ -39,23 +37,26 @@ def _keep_namespaces(layout: Layout, over: Callable[[], bool]) -> None:
         outer.kill()
         outer.wait()
         network.disconnect_machine()
-        node.remove_cgroups()
+        cgroups.remove_cgroups()
 
 
-def inside(layout: Layout) -> None:
-    """Process 1 of the node tier's namespaces."""
-    # /proc is still the machine's: it tells our number as the machine sees it.
-    node.first_process(layout).write_text(str(Path("/proc/self").readlink()))
-    node.arrange_namespaces(layout)
+def inside(layout: Layout, name: str) -> None:
+    """Process 1 of a node's namespaces; of those of the first node, where the control plane runs too."""
     have = programs.have(layout.tier)
-    Keeper(layout, [*control_plane(layout, have), *node.node_programs(layout, have)]).run(told_to_end())
+    if name == layout.second_node.name:
+        node.arrange_namespaces(layout, layout.second_node)
+        Keeper(layout.second_node.folder, node.node_programs(layout, layout.second_node, have)).run(told_to_end())
+        return
+    node.arrange_namespaces(layout, layout.first_node)
+    first = [*control_plane(layout, have), *node.node_programs(layout, layout.first_node, have), node.second_node(layout)]
+    Keeper(layout.state, first).run(told_to_end())
 
 
 def _first_process(layout: Layout, outer: subprocess.Popen[bytes]) -> int:
     deadline = time.monotonic() + NAMESPACES_SECONDS
     while time.monotonic() < deadline and outer.poll() is None:
         try:
-            return int(node.first_process(layout).read_text())
+            return int(layout.first_node.first_process.read_text())
         except (FileNotFoundError, ValueError):
             time.sleep(0.05)
     raise ClusterError("the namespaces of the node were not made")

@@ -30,8 +30,27 @@ class Network:
     kubernetes_service: str = "10.213.0.1"
     dns_service: str = "10.213.0.10"
     pods: str = "10.212.0.0/16"
-    machine: str = "10.211.0.1"  # the machine's end of the veth pair (node tier)
-    node: str = "10.211.0.2"  # the node's end
+    nodes: str = "10.211.0.0/16"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Node:
+    """One node: where it writes, and its addresses. It is linked to its gateway by a pair of its own."""
+
+    name: str
+    folder: Path
+    address: str
+    gateway: str  # the other end of the pair: for the first node the machine, for the second the first
+    pods: str
+
+    @property
+    def first_process(self) -> Path:
+        """A file with the id of process 1 of its namespaces, as whoever started it sees it."""
+        return self.folder / "first-process.pid"
+
+
+# A socket's path must be short: it lies in the node's own /run.
+CONTAINERD_SOCKET = Path("/run/containerd/containerd.sock")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -46,11 +65,20 @@ class Layout:
     controller_manager_port: int
     scheduler_port: int
     network: Network = dataclasses.field(default_factory=Network)
-    node_name: str = "node-1"
+
+    @property
+    def first_node(self) -> Node:
+        """Where the control plane runs too."""
+        return Node("node-1", self.state / "node-1", "10.211.0.2", "10.211.0.1", "10.212.0.0/24")
+
+    @property
+    def second_node(self) -> Node:
+        """Away until it is started: `python -m e2e.cluster start node-2`."""
+        return Node("node-2", self.state / "node-2", "10.211.1.2", "10.211.1.1", "10.212.1.0/24")
 
     @property
     def api_host(self) -> str:
-        return self.network.node if self.tier is Tier.NODE else "127.0.0.1"
+        return self.first_node.address if self.tier is Tier.NODE else "127.0.0.1"
 
     @property
     def api_url(self) -> str:
@@ -72,19 +100,9 @@ class Layout:
         return self.state / "kubeconfigs" / component
 
     @property
-    def stopped(self) -> Path:
-        """A folder: a program whose name lies in it is not to run (see `keeper`)."""
-        return self.state / "stopped"
-
-    @property
-    def programs(self) -> Path:
-        """What the keeper says about its programs, as JSON."""
-        return self.state / "programs.json"
-
-    @property
-    def containerd_socket(self) -> Path:
-        """Inside the node's own /run: the path of a socket must be short."""
-        return Path("/run/containerd/containerd.sock")
+    def images(self) -> Path:
+        """Archives that every node imports when it starts."""
+        return self.state / "images"
 
     def save(self) -> None:
         document = dataclasses.asdict(self) | {"state": str(self.state)}

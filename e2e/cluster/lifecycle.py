@@ -14,7 +14,7 @@ from pathlib import Path
 from string import Template
 
 from e2e.cluster import api, images, programs
-from e2e.cluster.keeper import keeper_of
+from e2e.cluster.keeper import PROGRAMS, STOPPED, keeper_of
 from e2e.cluster.layout import PROJECT, ClusterError, Layout, Tier
 from e2e.cluster.pki import write_pki
 from e2e.cluster.programs import Programs
@@ -53,11 +53,11 @@ def up(state: Path, tier: Tier, *, hours: float | None = DEFAULT_HOURS) -> Clust
     state.mkdir(parents=True)
     layout = Layout.fresh(state.resolve(), tier)
     layout.log.mkdir()
-    layout.stopped.mkdir()
     write_pki(layout)
     layout.save()
     if tier is Tier.NODE:
         images.base_images(have)
+        _stopped(layout, layout.second_node.name).touch()
     cluster = Cluster(layout, have, _start_keeper(layout, hours))
     try:
         _wait(cluster)
@@ -113,16 +113,27 @@ def running(state: Path) -> Cluster:
 
 def stop(cluster: Cluster, program: str) -> None:
     """Kills a program of the cluster and keeps it away until `start`."""
-    (cluster.layout.stopped / _known(cluster, program)).touch()
+    _stopped(cluster.layout, _known(cluster, program)).touch()
 
 
 def start(cluster: Cluster, program: str) -> None:
     """Lets a program run that `stop` took away."""
-    (cluster.layout.stopped / _known(cluster, program)).unlink(missing_ok=True)
+    _stopped(cluster.layout, _known(cluster, program)).unlink(missing_ok=True)
+
+
+def stopped(cluster: Cluster) -> set[str]:
+    """The programs that are meant to be away."""
+    return {one.name for one in (cluster.layout.state / STOPPED).iterdir()}
+
+
+def _stopped(layout: Layout, program: str) -> Path:
+    folder = layout.state / STOPPED
+    folder.mkdir(exist_ok=True)
+    return folder / program
 
 
 def _known(cluster: Cluster, program: str) -> str:
-    names = list(json.loads(cluster.layout.programs.read_text()))
+    names = list(json.loads((cluster.layout.state / PROGRAMS).read_text()))
     if program not in names:
         raise ClusterError(f"there is no program {program} here, but {', '.join(names)}")
     return program
@@ -159,7 +170,7 @@ def _wait(cluster: Cluster) -> None:
     ]
     if layout.tier is Tier.NODE:
         steps += [
-            ("the node", api.node_ready),
+            ("the node", lambda layout: api.node_ready(layout, layout.first_node.name)),
             ("what DNS is made of", lambda _: _apply_dns(cluster)),
             ("cluster DNS", api.dns_ready),
         ]

@@ -1,8 +1,9 @@
-"""The veth pair between the machine and the node: the only thing the node tier adds to the machine's network.
+"""How a node is linked: by a veth pair, to the machine (the first node) or to the first node (the second).
 
-The machine gets routes to the pods and the Services through it. The keeper removes it in the end. After a keeper was killed it
-goes by itself with the node's network namespace, which connections that were open can keep for minutes; so the machine's end
-carries the state folder of its cluster, and the next one removes it when that is not running.
+The pair to the machine is the only thing that the node tier adds to the machine's network, with routes to the nodes, the pods
+and the Services through it. The keeper removes it in the end. After a keeper was killed it goes by itself with the node's
+network namespace, which connections that were open can keep for minutes; so the machine's end carries the state folder of its
+cluster, and the next one removes it when that is not running.
 """
 
 import subprocess
@@ -10,11 +11,11 @@ import time
 from pathlib import Path
 
 from e2e.cluster.keeper import keeper_of
-from e2e.cluster.layout import ClusterError, Layout
+from e2e.cluster.layout import ClusterError, Layout, Node
 
 MACHINE_LINK = "spillway-e2e"
 NODE_LINK = "eth0"
-_PREFIX_LENGTH = 24
+LINK_SECONDS = 10.0
 
 
 def claim() -> None:
@@ -26,17 +27,12 @@ def claim() -> None:
 
 
 def connect_machine(layout: Layout, first_process: int) -> None:
-    """Makes the pair, one end in the namespace of that process."""
-    addresses = layout.network
-    for command in (
-        ("link", "add", MACHINE_LINK, "type", "veth", "peer", "name", NODE_LINK, "netns", str(first_process)),
-        ("link", "set", MACHINE_LINK, "alias", str(layout.state)),
-        ("address", "add", f"{addresses.machine}/{_PREFIX_LENGTH}", "dev", MACHINE_LINK),
-        ("link", "set", MACHINE_LINK, "up"),
-        ("route", "add", addresses.pods, "via", addresses.node),
-        ("route", "add", addresses.services, "via", addresses.node),
-    ):
-        _must(*command)
+    """Makes the pair between the machine and the first node, whose process 1 that is."""
+    node = layout.first_node
+    _pair(node, MACHINE_LINK, namespace=str(first_process))
+    _must("link", "set", MACHINE_LINK, "alias", str(layout.state))
+    for network in (layout.network.nodes, layout.network.pods, layout.network.services):
+        _must("route", "add", network, "via", node.address)
 
 
 def disconnect_machine() -> None:
@@ -45,26 +41,39 @@ def disconnect_machine() -> None:
         _must("link", "delete", MACHINE_LINK)
 
 
+def connect_second_node(node: Node) -> None:
+    """On the first node: a network namespace with the second node's name, and the pair to it."""
+    _must("netns", "add", node.name)
+    _pair(node, node.name, namespace=node.name)
+    _must("route", "add", node.pods, "via", node.address)
+
+
+def arrange_node(node: Node) -> None:
+    """On a node: waits for its end of the pair, and gives it its address."""
+    deadline = time.monotonic() + LINK_SECONDS
+    while _ip("link", "show", NODE_LINK).returncode != 0:
+        if time.monotonic() > deadline:
+            raise ClusterError(f"no link {NODE_LINK} came to {node.name}")
+        time.sleep(0.02)
+    _must("link", "set", "lo", "up")
+    _must("address", "replace", f"{node.address}/24", "dev", NODE_LINK)
+    _must("link", "set", NODE_LINK, "up")
+    _must("route", "replace", "default", "via", node.gateway)
+    Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+
+
+def _pair(node: Node, link: str, *, namespace: str) -> None:
+    _must("link", "add", link, "type", "veth", "peer", "name", NODE_LINK, "netns", namespace)
+    _must("address", "add", f"{node.gateway}/24", "dev", link)
+    _must("link", "set", link, "up")
+
+
 def _owner() -> Path | None:
-    """The state folder of the cluster that made the pair."""
+    """The state folder of the cluster that made the pair to the machine."""
     try:
         return Path(Path(f"/sys/class/net/{MACHINE_LINK}/ifalias").read_text().strip())
     except FileNotFoundError:
         return None
-
-
-def connect_node(layout: Layout, *, seconds: float = 10.0) -> None:
-    """Inside the node's namespace: waits for its end of the pair and gives it its address."""
-    addresses = layout.network
-    deadline = time.monotonic() + seconds
-    while _ip("link", "show", NODE_LINK).returncode != 0:
-        if time.monotonic() > deadline:
-            raise ClusterError(f"no link {NODE_LINK} in the node's namespace")
-        time.sleep(0.02)
-    _must("link", "set", "lo", "up")
-    _must("address", "add", f"{addresses.node}/{_PREFIX_LENGTH}", "dev", NODE_LINK)
-    _must("link", "set", NODE_LINK, "up")
-    _must("route", "add", "default", "via", addresses.machine)
 
 
 def _must(*arguments: str) -> None:

@@ -43,30 +43,22 @@ def write_pki(layout: Layout) -> None:
 
     network = layout.network
     names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"]
-    addresses = ["127.0.0.1", network.kubernetes_service, network.node]
+    addresses = ["127.0.0.1", network.kubernetes_service, layout.first_node.address]
     _write(layout, "apiserver", _issue(authority, "kube-apiserver", names=names, addresses=addresses))
     _write(layout, "apiserver-kubelet-client", _issue(authority, "kube-apiserver-kubelet-client", group="system:masters"))
     _write(layout, "front-proxy-client", _issue(front_proxy, "front-proxy-client"))
-    kubelet = _issue(
-        authority,
-        f"system:node:{layout.node_name}",
-        group="system:nodes",
-        names=[layout.node_name],
-        addresses=[network.node, "127.0.0.1"],
-    )
-    _write(layout, "kubelet", kubelet)
+    clients = {name: _issue(authority, f"system:{name}") for name in ("kube-controller-manager", "kube-scheduler", "kube-proxy")}
+    for node in (layout.first_node, layout.second_node):
+        addresses = [node.address, "127.0.0.1"]
+        kubelet = _issue(authority, f"system:node:{node.name}", group="system:nodes", names=[node.name], addresses=addresses)
+        _write(layout, f"kubelet-{node.name}", kubelet)
+        clients[f"kubelet-{node.name}"] = kubelet
 
     signer = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     (layout.pki / "service-accounts.key").write_bytes(_key_pem(signer))
     public = signer.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     (layout.pki / "service-accounts.pub").write_bytes(public)
 
-    clients = {
-        "kube-controller-manager": _issue(authority, "system:kube-controller-manager"),
-        "kube-scheduler": _issue(authority, "system:kube-scheduler"),
-        "kube-proxy": _issue(authority, "system:kube-proxy"),
-        "kubelet": kubelet,
-    }
     for component, identity in clients.items():
         layout.kubeconfig_of(component).write_text(_kubeconfig(layout, authority, identity))
     admin = _issue(authority, "e2e-admin", group="system:masters")
