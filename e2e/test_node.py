@@ -2,12 +2,13 @@
 
 import http.client
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from e2e.cluster import lifecycle, node, python_images
-from e2e.kubectl import Kubectl
+from e2e.kubectl import Kubectl, eventually
 
 IMAGE = "docker.io/spillway/command:e2e"
 
@@ -19,7 +20,8 @@ def command_image(node_cluster: lifecycle.Cluster, tmp_path_factory: pytest.Temp
     return IMAGE
 
 
-def engine(image: str) -> list[dict[str, Any]]:
+def engine(image: str, *, node_name: str | None = None) -> list[dict[str, Any]]:
+    """A simulated engine and its Service; on one node, if that is named."""
     container: dict[str, Any] = {
         "name": "engine",
         "image": image,
@@ -35,6 +37,8 @@ def engine(image: str) -> list[dict[str, Any]]:
         "metadata": {"name": "engine", "labels": {"app": "engine"}},
         "spec": {"containers": [container], "securityContext": restricted, "terminationGracePeriodSeconds": 1},
     }
+    if node_name is not None:
+        pod["spec"]["nodeSelector"] = {"kubernetes.io/hostname": node_name}
     spec = {"selector": {"app": "engine"}, "ports": [{"port": 80, "targetPort": 8000}]}
     return [pod, {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "engine"}, "spec": spec}]
 
@@ -45,13 +49,13 @@ def test_a_pod_of_our_image_serves_under_the_restricted_standard(on_node: Kubect
     on_node("wait", "--for=condition=Ready", "pod/engine", "--timeout=60s")
 
     # From the machine, by the address of the Service.
-    connection = http.client.HTTPConnection(on_node.get("service", "engine")["spec"]["clusterIP"], timeout=10)
+    address = on_node.get("service", "engine")["spec"]["clusterIP"]
     question = {"model": "sim", "messages": [{"role": "user", "content": "Where does the excess go?"}], "max_tokens": 3}
-    connection.request("POST", "/v1/chat/completions", json.dumps(question), {"content-type": "application/json"})
-    answer = connection.getresponse()
-    assert answer.status == 200
-    assert json.loads(answer.read())["usage"]["completion_tokens"] == 3
-    connection.close()
+    with closing(http.client.HTTPConnection(address, timeout=10)) as machine:
+        machine.request("POST", "/v1/chat/completions", json.dumps(question), {"content-type": "application/json"})
+        answer = machine.getresponse()
+        assert answer.status == 200
+        assert json.loads(answer.read())["usage"]["completion_tokens"] == 3
 
     # From a pod, by its name; and exec, logs and events do as in any cluster.
     ask = f"import urllib.request as u; print(u.urlopen('http://engine.{on_node.namespace}.svc/v1/models').status)"
@@ -65,3 +69,25 @@ def test_the_cluster_lives_in_namespaces_of_its_own(node_cluster: lifecycle.Clus
     process = node_cluster.layout.first_node.first_process.read_text()
     for kind in ("net", "mnt", "pid"):
         assert Path(f"/proc/{process}/ns/{kind}").readlink() != Path(f"/proc/self/ns/{kind}").readlink()
+
+
+def test_a_second_node_joins_serves_and_is_drained(node_cluster: lifecycle.Cluster, on_node: Kubectl, command_image: str) -> None:
+    second = lifecycle.add_node(node_cluster)
+    on_node.apply(*engine(command_image, node_name=second))
+    on_node("wait", "--for=condition=Ready", "pod/engine", "--timeout=60s")
+    assert on_node.get("pod", "engine")["spec"]["nodeName"] == second
+
+    asker = engine(command_image, node_name=node_cluster.layout.first_node.name)[0] | {"metadata": {"name": "asker"}}
+    on_node.apply(asker)
+    on_node("wait", "--for=condition=Ready", "pod/asker", "--timeout=60s")
+    ask = "import urllib.request as u; print(u.urlopen('http://engine/v1/models', timeout=10).status)"
+    assert on_node("exec", "asker", "--", "python", "-c", ask).strip() == "200"
+    assert "engine sim at" in on_node("logs", "engine")
+    with closing(http.client.HTTPConnection(on_node.get("pod", "engine")["status"]["podIP"], 8000, timeout=10)) as machine:
+        machine.request("GET", "/health")
+        assert machine.getresponse().status == 200
+
+    on_node("drain", second, "--force", "--ignore-daemonsets", "--timeout=60s")
+    eventually(lambda: [pod["metadata"]["name"] for pod in on_node.get("pods")["items"]] == ["asker"], seconds=20)
+    on_node("uncordon", second)
+    lifecycle.stop(node_cluster, second)

@@ -121,6 +121,20 @@ def start(cluster: Cluster, program: str) -> None:
     _stopped(cluster.layout, _known(cluster, program)).unlink(missing_ok=True)
 
 
+def add_node(cluster: Cluster) -> str:
+    """Starts the second node of the node tier and returns its name when it is ready. `stop` takes its power away."""
+    name = cluster.layout.second_node.name
+    start(cluster, name)
+    deadline = time.monotonic() + READY_SECONDS
+    while not api.node_ready(cluster.layout, name):
+        if time.monotonic() > deadline:
+            raise ClusterError(
+                f"{name} was not ready after {READY_SECONDS:.0f} s; its logs are in {cluster.layout.second_node.folder}"
+            )
+        time.sleep(0.1)
+    return name
+
+
 def stopped(cluster: Cluster) -> set[str]:
     """The programs that are meant to be away."""
     return {one.name for one in (cluster.layout.state / STOPPED).iterdir()}
