@@ -66,7 +66,9 @@ def _run(options: argparse.Namespace, state: Path) -> int:
 
 
 def _print_environment(cluster: lifecycle.Cluster) -> None:
-    print(f"export KUBECONFIG={cluster.layout.kubeconfig}")
+    for name, value in cluster.environment().items():
+        if name != "PATH":
+            print(f"export {name}={value}")
     own = ":".join(str(folder) for folder in cluster.programs.folders)
     print(f'export PATH="{own}:$PATH"' if own else "")
 

@@ -34,8 +34,12 @@ class Cluster:
     keeper: subprocess.Popen[bytes] | None = None  # held by whoever started it for as long as it lives
 
     def environment(self) -> dict[str, str]:
-        """What `kubectl` and `helm` need to speak to it."""
-        return {"KUBECONFIG": str(self.layout.kubeconfig), "PATH": self.programs.search_path}
+        """What `kubectl` and `helm` need to speak to it. What they keep of an API is of this cluster, whose address another may have."""
+        return {
+            "KUBECONFIG": str(self.layout.kubeconfig),
+            "KUBECACHEDIR": str(self.layout.state / "kubectl"),
+            "PATH": self.programs.search_path,
+        }
 
 
 def up(state: Path, tier: Tier, *, hours: float | None = DEFAULT_HOURS) -> Cluster:
