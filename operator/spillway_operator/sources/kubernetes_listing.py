@@ -103,7 +103,7 @@ class Observer:
             if about is not None and response.status == 200 and "watch" not in request.url.query:
                 self._read_list(about, await response.read(), first="continue" not in request.url.query)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            self._note(about, f"{type(error).__name__}: {error}")
+            self._note(about, f"{type(error).__name__}: {str(error).partition(' to host ')[0]}")
             raise
         self._note(about, "" if response.status < 400 else f"{response.status} {response.reason}")
         if response.status == 401:

@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import aiohttp
 import kopf
 
 from spillway_operator.kube.access import KubeAccess
@@ -62,6 +63,7 @@ class WatchPace:
     healthy_seconds: float = 20.0  # after that long a restart is the first one again
     missing_seconds: float = 3.0  # without one of our kinds being served
     stuck_seconds: float = 20.0  # one resource fails while others answer
+    cut_off_seconds: float = 0.5  # for the tasks of a run to end
     stop_seconds: float = 3.0
 
 
@@ -103,6 +105,7 @@ class KopfThread:
         self._stopping = threading.Event()
         self._stop_kopf: Callable[[], object] | None = None
         self._observer = Observer(clock=clock, on_listed=emit)
+        self._sessions: list[aiohttp.ClientSession] = []
         self._starts = 0
         self._last_end = ""
         self._started_at = 0.0
@@ -110,10 +113,7 @@ class KopfThread:
 
     def start(self) -> None:
         """Begin."""
-        logging.getLogger("kopf").addFilter(_quiet)
-        for name in ("kopf._cogs.clients.api", "kopf._core.reactor.running", "kopf._core.reactor.observation"):
-            logging.getLogger(name).addFilter(_quiet)
-        logging.getLogger("kopf").setLevel(logging.WARNING)
+        _hush()
         self._thread.start()
 
     async def stop(self) -> None:
@@ -131,7 +131,7 @@ class KopfThread:
             self._starts += 1
             self._started_at = self._clock()
             try:
-                asyncio.run(self._run())
+                self._run_once()
                 self._last_end = self._last_end or "it stopped by itself"
             except Exception as error:  # noqa: BLE001 - whatever ends kopf, it is started again
                 self._last_end = f"{type(error).__name__}: {error}"[:300]
@@ -143,44 +143,66 @@ class KopfThread:
             _log.warning("kubernetes: the watch ended (%s); it begins anew in %.1f s", self._last_end, delay)
             self._stopping.wait(delay)
 
+    def _run_once(self) -> None:
+        loop = asyncio.new_event_loop()
+        loop.set_exception_handler(_left_behind)
+        try:
+            loop.run_until_complete(self._run())
+        finally:
+            with contextlib.suppress(Exception):  # the end of a run that has failed is not to hide why
+                loop.run_until_complete(self._cut_off())
+            loop.close()
+
     async def _run(self) -> None:
         self._last_end = ""
         self._observer = Observer(clock=self._clock, on_listed=self._emit)
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(_left_behind)
         self._stop_kopf = lambda: loop.call_soon_threadsafe(stop.set)
         if self._stopping.is_set():
             return
-        # Made before kopf looks which tasks are not its own. Its own stop flag would keep it from ending by itself for 5 s.
+        # Its own stop flag would keep it from ending by itself for 5 s, and a watch that meets the end of its session waits for
+        # credentials that nobody brings any more. So its root tasks are watched here, and whatever is left is cut off.
         watchdog = asyncio.create_task(self._watch_over(stop), name="watchdog")
         stopped = asyncio.create_task(stop.wait(), name="stopped")
-        await asyncio.sleep(0)
-        kopf_task = asyncio.create_task(
-            kopf.operator(
-                registry=self._registry(),
-                settings=self._settings(),
-                clusterwide=not self._namespaces,
-                namespaces=self._namespaces,
-                standalone=True,
-                identity="spillway",  # type: ignore[arg-type] # else it is made from the user's name
-            ),
-            name="kopf",
+        roots = await kopf.spawn_tasks(
+            registry=self._registry(),
+            settings=self._settings(),
+            clusterwide=not self._namespaces,
+            namespaces=self._namespaces,
+            standalone=True,
+            identity="spillway",  # type: ignore[arg-type] # else it is made from the user's name
         )
         try:
-            await asyncio.wait({kopf_task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait({stopped, *roots}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._stop_kopf = None
-            for task in (watchdog, stopped, kopf_task):
-                task.cancel()
-            await asyncio.wait({watchdog, stopped, kopf_task})
-        if not kopf_task.cancelled():
-            kopf_task.result()
+            watchdog.cancel()
+        for task in done - {stopped}:
+            task.result()
+
+    async def _cut_off(self) -> None:
+        """Ends what is left of a run. What does not end is left behind with its loop."""
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left, timeout=self._pace.cut_off_seconds)
+        for session in self._sessions:
+            await session.close()
+        self._sessions.clear()
 
     async def _watch_over(self, stop: asyncio.Event) -> None:
         """Ends a run that cannot come to anything by itself."""
+        hindered = ""
         while True:
             await asyncio.sleep(0.5)
+            failing = self.failing
+            if bool(failing) != bool(hindered):
+                _log.warning("kubernetes: the watch is hindered: %s", failing) if failing else _log.info(
+                    "kubernetes: the watch goes on"
+                )
+                hindered = failing
             reason = self._hopeless(self._clock())
             if reason:
                 self._last_end = reason
@@ -213,8 +235,10 @@ class KopfThread:
             kopf.on.event(group or "v1", plural, id=name, registry=registry)(self._handler(name))
         return registry
 
-    def _session(self) -> Any:
-        return self._access.session((self._observer,))
+    def _session(self) -> aiohttp.ClientSession:
+        session = self._access.session((self._observer,))
+        self._sessions.append(session)
+        return session
 
     def _handler(self, resource: str) -> Any:
         facts = _FACTS.get(resource, dict)
@@ -258,11 +282,22 @@ class KopfThread:
 
 
 def _left_behind(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """kopf hears of the first watch that fails and leaves the others' errors behind."""
+    """It hears of the first watch that fails and leaves the others' errors behind."""
     _log.debug("kubernetes: %s: %r", context.get("message"), context.get("exception"))
 
 
-def _quiet(record: logging.LogRecord) -> bool:
-    """Keeps what we tell ourselves, once and not each second, out of the log."""
-    text = str(record.msg)
-    return not text.startswith(_QUIET) and " has failed: " not in text
+class _Selected(logging.Handler):
+    """kopf's log without what we tell ourselves, once and not at each attempt."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = str(record.msg)
+        if not text.startswith(_QUIET) and " has failed: " not in text:
+            _log.handle(record)
+
+
+def _hush() -> None:
+    logger = logging.getLogger("kopf")
+    logger.setLevel(logging.WARNING)
+    logger.propagate = False
+    if not any(isinstance(handler, _Selected) for handler in logger.handlers):
+        logger.addHandler(_Selected())
