@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from e2e.cluster import cgroups, network, node, programs
 from e2e.cluster.control_plane import control_plane
@@ -24,7 +25,7 @@ def keep(layout: Layout, *, hours: float, lifeline: bool) -> None:
 
 
 def _keep_namespaces(layout: Layout, over: Callable[[], bool]) -> None:
-    network.claim()
+    network.claim(layout.state)
     cgroups.remove_cgroups()
     # Everything of the node tier is under this one process: when it goes, the kernel ends all that its namespaces hold.
     command = node.in_namespaces(layout, layout.first_node, ("mount", "net", "pid"))
@@ -36,6 +37,13 @@ def _keep_namespaces(layout: Layout, over: Callable[[], bool]) -> None:
     finally:
         outer.kill()
         outer.wait()
+        network.disconnect_machine()
+        cgroups.remove_cgroups()
+
+
+def remove_remains(state: Path) -> None:
+    """What a keeper leaves on the machine that was killed: the pair, and cgroups."""
+    if network.owner_of_pair() == state.resolve():
         network.disconnect_machine()
         cgroups.remove_cgroups()
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from string import Template
 
-from e2e.cluster import api, images, programs
+from e2e.cluster import api, images, keeping, programs
 from e2e.cluster.keeper import PROGRAMS, STOPPED, keeper_of
 from e2e.cluster.layout import PROJECT, ClusterError, Layout, Tier
 from e2e.cluster.pki import write_pki
@@ -96,6 +96,7 @@ def down(state: Path, *, keep: bool = False) -> None:
                 deadline += STOP_SECONDS
             _collect(keeper)
             time.sleep(0.05)
+    keeping.remove_remains(state)
     if not keep:
         remove(state)
 

@@ -18,10 +18,10 @@ NODE_LINK = "eth0"
 LINK_SECONDS = 10.0
 
 
-def claim() -> None:
-    """Raises ClusterError where another cluster has the pair; removes what one left that was killed."""
-    owner = _owner()
-    if owner is not None and keeper_of(owner) is not None:
+def claim(state: Path) -> None:
+    """Raises ClusterError where the cluster of another state folder has the pair; removes what a killed one left."""
+    owner = owner_of_pair()
+    if owner is not None and owner != state and keeper_of(owner) is not None:
         raise ClusterError(f"the node tier runs once on a machine, and it runs in {owner}: take that down first")
     disconnect_machine()
 
@@ -68,7 +68,7 @@ def _pair(node: Node, link: str, *, namespace: str) -> None:
     _must("link", "set", link, "up")
 
 
-def _owner() -> Path | None:
+def owner_of_pair() -> Path | None:
     """The state folder of the cluster that made the pair to the machine."""
     try:
         return Path(Path(f"/sys/class/net/{MACHINE_LINK}/ifalias").read_text().strip())
