@@ -105,6 +105,7 @@ class Operator:
         self.discovery.attach(self.core)
         if cluster is not None:
             cluster.attach(self.core)
+            registry.register(cluster.collector())
         self.source: Source = cluster.source if cluster is not None else self._file_source()
         self.admin = AdminServer(
             store=self.store,

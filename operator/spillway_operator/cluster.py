@@ -29,6 +29,7 @@ from spillway_operator.kube.access import KubeAccess
 from spillway_operator.kube.api import KubeApi
 from spillway_operator.kube.events import EventRecorder
 from spillway_operator.kube.lease import Election
+from spillway_operator.kube.metrics import ClusterCollector
 from spillway_operator.kube.reviews import TokenReviews
 from spillway_operator.kube.status import ApplySink
 from spillway_operator.reconcile.core import Core
@@ -142,6 +143,10 @@ class Cluster:
         """The status pass for the core."""
         self._status = LeaderStatusPass(may_run=self._may_pass, sink=self.sink, **fields)
         return self._status
+
+    def collector(self) -> ClusterCollector:
+        """Metrics of these parts."""
+        return ClusterCollector(self.info, self.source.info)
 
     def attach(self, core: Core) -> None:
         """The core that works for this replica."""

@@ -96,16 +96,24 @@ def decide(lease: Document | None, identity: str, epoch: int | None, seen: Seen 
 
 
 def held_lease(
-    lease: Document | None, *, namespace: str, name: str, identity: str, renew_of: int | None, moment: datetime, timing: LeaseTiming
+    lease: Document | None,
+    *,
+    namespace: str,
+    name: str,
+    identity: str,
+    renew_of: int | None,
+    above: int = 0,
+    moment: datetime,
+    timing: LeaseTiming,
 ) -> Document:
-    """The Lease as it is to be written: a term renewed (`renew_of`: its epoch), or a new one."""
+    """The Lease as it is to be written: a term renewed (`renew_of`: its epoch), or a new one, with an epoch above `above`."""
     document: Document = copy.deepcopy(lease) if lease is not None else {"metadata": {"name": name, "namespace": namespace}}
     document |= {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
     document["metadata"].pop("managedFields", None)
     spec = document.setdefault("spec", {})
     text = _micro_time(moment)
     if renew_of is None:
-        epoch = max(epoch_of(lease) + 1, int(moment.timestamp() * 1000))
+        epoch = max(epoch_of(lease) + 1, above + 1, int(moment.timestamp() * 1000))
         document["metadata"].setdefault("annotations", {})
         document["metadata"]["annotations"] = {**(document["metadata"]["annotations"] or {}), EPOCH_ANNOTATION: str(epoch)}
         spec["acquireTime"] = text
@@ -163,6 +171,7 @@ class Election:
         self._other = ""
         self._trouble = ""
         self._valid_until = 0.0
+        self._highest = 0  # epoch seen, whoever's: a Lease that was deleted says nothing of it
         self.epoch: int | None = None
         self.terms = 0
 
@@ -225,6 +234,7 @@ class Election:
         lease = await self._read()
         now = self._clock()
         self._lease = lease
+        self._highest = max(self._highest, epoch_of(lease))
         self._seen = None if lease is None else seen_of(lease, self._seen, now)
         action = decide(lease, self._identity, self.epoch, self._seen, now, self._timing)
         if action is Action.WAIT:
@@ -257,6 +267,7 @@ class Election:
             name=self._name,
             identity=self._identity,
             renew_of=renew_of,
+            above=self._highest,
             moment=self._wall_clock(),
             timing=self._timing,
         )
@@ -268,7 +279,7 @@ class Election:
         if renew_of is None:
             self._end("a new term begins")
             self._valid_until = sent + self._timing.deadline_seconds
-            self.epoch = epoch_of(self._lease)
+            self.epoch = self._highest = epoch_of(self._lease)
             self.terms += 1
             _log.info("lease: %s leads, epoch %d", self._identity, self.epoch)
             self._listener.on_term(self.epoch)
