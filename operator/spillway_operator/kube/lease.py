@@ -90,9 +90,13 @@ def decide(lease: Document | None, identity: str, epoch: int | None, seen: Seen 
         return Action.TAKE
     if holder == identity:
         return Action.RENEW if epoch is not None and epoch == epoch_of(lease) else Action.TAKE
+    return Action.TAKE if seen is not None and now - seen.since >= patience_of(lease, timing) else Action.WAIT
+
+
+def patience_of(lease: Document | None, timing: LeaseTiming) -> float:
+    """Seconds without a renewal after which a held Lease may be taken: its holder's own promise."""
     duration = _spec(lease).get("leaseDurationSeconds")
-    patience = float(duration) if isinstance(duration, int) and duration > 0 else float(timing.duration_seconds)
-    return Action.TAKE if seen is not None and now - seen.since >= patience else Action.WAIT
+    return float(duration) if isinstance(duration, int) and duration > 0 else float(timing.duration_seconds)
 
 
 def held_lease(
@@ -189,8 +193,15 @@ class Election:
             begun = self._clock()
             await self._attempt()
             self._expire()
-            period = self._timing.renew_seconds if self.epoch is not None else self._timing.look_seconds
-            await asyncio.sleep(max(0.05, begun + period - self._clock()))
+            await asyncio.sleep(max(0.05, begun + self._pause(begun) - self._clock()))
+
+    def _pause(self, now: float) -> float:
+        """Seconds until the next attempt: the next renewal, the next look, or the moment at which the Lease may be taken."""
+        if self.epoch is not None:
+            return self._timing.renew_seconds
+        if self._seen is None:
+            return self._timing.look_seconds
+        return min(self._timing.look_seconds, self._seen.since + patience_of(self._lease, self._timing) - now)
 
     async def release(self) -> None:
         """Let a held Lease go, so that nobody waits for it to run out."""
