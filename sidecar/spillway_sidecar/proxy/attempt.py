@@ -53,7 +53,7 @@ class RouteExchange(Exchange):
     """One request on the route listener."""
 
     __slots__ = (
-        "_fresh", "_serial", "attempts", "backend", "body", "budget", "cost", "facts", "failures", "retries", "route", "rule",
+        "_awaits", "_fresh", "_serial", "ahead", "attempts", "backend", "body", "budget", "cost", "facts", "failures", "retries", "route", "rule",
         "sent_at", "stats", "tried",
     )  # fmt: skip
 
@@ -75,6 +75,7 @@ class RouteExchange(Exchange):
         self.attempts: tuple[Attempt, ...] = ()
         self.failures: tuple[str, ...] = ()
         self._serial = 0
+        self._awaits = False
         budget = self.budget = self.site.budgets[route.name]
         budget.in_flight += 1
         try:
@@ -171,6 +172,8 @@ class RouteExchange(Exchange):
         if site.decisions is not None and not fresh:
             self.attempts = (*self.attempts, (backend.name, target.id, candidates))
         target.sent(self.cost)
+        self.ahead = target.awaits(self.cost)
+        self._awaits = True
         self._fresh = fresh
         self._serial += 1
         timeouts = self.route.timeouts
@@ -243,7 +246,7 @@ class RouteExchange(Exchange):
         target = self.target
         if reused and target is not None and not self._fresh and self.backend is not None:
             self.site.now = self.site.clock()
-            target.done(self.cost)
+            self._leave(target)
             target.close_idle()
             self._go((self.backend, target, []), fresh=True)
             return
@@ -304,9 +307,16 @@ class RouteExchange(Exchange):
         """The endpoint does not work for this request any more."""
         target, self.target = self.target, None
         if target is not None:
-            target.done(self.cost)
+            self._leave(target)
             if ok:
                 target.succeeded(now)
+
+    def _leave(self, target: Target) -> None:
+        """Gives back what this request holds at an endpoint."""
+        target.done(self.cost)
+        if self._awaits:
+            self._awaits = False
+            target.arrived(self.cost)
 
     def _take_load(self, head: ResponseHead) -> None:
         value = head.fields.get(_LOAD_HEADER)
@@ -324,10 +334,13 @@ class RouteExchange(Exchange):
     def streaming(self) -> None:
         """First byte: learn how long it took; what is left is the whole request's time."""
         self.deadline = self.started + self.route.timeouts.request_seconds
+        if self._awaits:
+            self._awaits = False
+            self.target.arrived(self.cost)  # type: ignore[union-attr]
         if self.status < 400:
             seconds = self.first_byte_at - self.sent_at
             self.stats.ttft.observe(self.first_byte_at - self.started)  # type: ignore[union-attr]
-            self.target.first_token(self.facts.stream, seconds, self.facts.prompt_tokens, self.first_byte_at)  # type: ignore[union-attr]
+            self.target.first_token(self.facts.stream, seconds, self.facts.prompt_tokens, self.first_byte_at, self.ahead)  # type: ignore[union-attr]
 
     # --- the sweep
 
@@ -388,7 +401,7 @@ class RouteExchange(Exchange):
         target = self.target
         if target is not None:
             self.target = None
-            target.done(self.cost)
+            self._leave(target)
             if outcome is _OK or outcome is _UPSTREAM_ERROR:
                 target.succeeded(now)
             elif outcome is not _GONE:

@@ -106,7 +106,7 @@ def _best(
                 if candidates is not None:
                     candidates.append((endpoint.id, gone))
                 continue
-        score = (1.0 + (tokens + cost) / endpoint.knee_tokens) * endpoint.factor
+        score = endpoint.relative_wait(tokens, cost, routers)
         if candidates is not None:
             candidates.append((endpoint.id, score))
         if endpoint.shut and not tried:

@@ -1,10 +1,11 @@
 """One router's picture of one endpoint, and of a cluster's speed.
 
-Load is counted in estimated tokens. Three things meet in a score:
+Load is counted in estimated tokens. Four things meet in a score:
 
 * **guarded load**, `max(reported + R * sent since the report, R * own in flight)`: a report that says 0 for ever cannot
   attract more than this router's own count allows, and R (live routers) stands for what the others did meanwhile.
-* **slowness**: time to first token against the cluster's mean for requests of the same size and kind. 1 is ordinary; 3 is
+* **what waits for its first token**: prompts ahead of a request are in its way whole, unlike what already streams.
+* **slowness**: time to first token, for the work that was ahead and its own, against the cluster's mean for requests of the same size and kind. 1 is ordinary; 3 is
   an endpoint that takes three times as long. It fades toward 1 while nothing is observed, so that a slow endpoint is
   tried again.
 * **penalty**: above 1 after failures, so that failing fast never looks attractive. It fades, and ends when an endpoint that
@@ -63,11 +64,14 @@ class ClusterSpeed:
         self.unary = 0.0
         self.mean_cost = float(BASE_TOKENS)
 
-    def observe(self, stream: bool, seconds: float, prompt_tokens: int) -> float:
-        """Takes one observation in; returns it relative to the mean before it (1 is ordinary)."""
+    def observe(self, stream: bool, seconds: float, prompt_tokens: int, ahead_tokens: int = 0) -> float:
+        """Takes one observation in; returns it relative to the mean before it (1 is ordinary).
+
+        What was ahead of a stream is work that its time paid for: a queue is not slowness.
+        """
         self.mean_cost += SPEED_GAIN * (prompt_tokens + EXPECTED_OUTPUT_TOKENS - self.mean_cost)
         mean = self.stream if stream else self.unary
-        per_work = seconds / (BASE_TOKENS + prompt_tokens)
+        per_work = seconds / (BASE_TOKENS + prompt_tokens + (ahead_tokens if stream else 0))
         if mean > 0.0:
             relative = per_work / mean
             # One outlier moves the mean as far as a request four times as slow would.
@@ -85,7 +89,7 @@ class EndpointState:
     """One endpoint as this router sees it. Mutable, single-threaded; numbers only."""
 
     __slots__ = (
-        "away_until", "blocked", "down_until", "draining", "factor", "failed_at", "failures", "heard_at", "id", "in_flight", "in_flight_tokens", "inbound", "knee_tokens", "limited_until", "max_concurrency", "max_requests", "max_running",
+        "awaiting_tokens", "away_until", "blocked", "down_until", "draining", "factor", "failed_at", "failures", "heard_at", "id", "in_flight", "in_flight_tokens", "inbound", "knee_tokens", "limited_until", "max_concurrency", "max_requests", "max_running",
         "penalty", "probing", "reported_at", "reported_requests", "reported_tokens", "reported_waiting", "returned_at", "sent_since", "sent_since_tokens", "shut",
         "slowness", "slowness_at", "speed", "suspect", "trouble", "waiting_since",
     )  # fmt: skip
@@ -96,6 +100,7 @@ class EndpointState:
         self.speed = speed
         self.in_flight = 0
         self.in_flight_tokens = 0
+        self.awaiting_tokens = 0  # of those in flight, what has not had its first token
         self.sent_since = 0
         self.sent_since_tokens = 0
         self.reported_tokens = 0
@@ -197,6 +202,16 @@ class EndpointState:
         if self.shut:
             self.probing = True
 
+    def awaits(self, tokens: int) -> int:
+        """That request waits for its first token; returns the tokens that were ahead of it."""
+        ahead = self.awaiting_tokens
+        self.awaiting_tokens = ahead + tokens
+        return ahead
+
+    def arrived(self, tokens: int) -> None:
+        """It has had its first token, or waits no more."""
+        self.awaiting_tokens -= tokens
+
     def done(self, tokens: int) -> None:
         """That request has ended, however it did."""
         self.in_flight -= 1
@@ -226,9 +241,9 @@ class EndpointState:
             self.mark()
         self.refresh(now)
 
-    def first_token(self, stream: bool, seconds: float, prompt_tokens: int, now: float) -> None:
-        """Takes in one time to first token."""
-        relative = self.speed.observe(stream, seconds, prompt_tokens)
+    def first_token(self, stream: bool, seconds: float, prompt_tokens: int, now: float, ahead_tokens: int = 0) -> None:
+        """Takes in one time to first token, with what was ahead when the request was sent."""
+        relative = self.speed.observe(stream, seconds, prompt_tokens, ahead_tokens)
         if self.slowness != 1.0 or relative > SLOWNESS_DEAD_BAND:
             current = self.slowness_now(now)
             gain = SLOWNESS_GAIN if relative > current else RECOVERY_GAIN
@@ -304,7 +319,11 @@ class EndpointState:
 
     def score(self, cost: int, routers: int, now: float) -> float:
         """Relative time to first token that a request of `cost` tokens would meet; lower is better."""
-        return (1.0 + (self.guarded_tokens(routers, now) + cost) / self.knee_tokens) * self.factor
+        return self.relative_wait(self.guarded_tokens(routers, now), cost, routers)
+
+    def relative_wait(self, load_tokens: int, cost: int, routers: int) -> float:
+        """The score at a load: what waits for its first token is in the way whole, what runs already only shares the engine."""
+        return (1.0 + (load_tokens + cost) / self.knee_tokens + routers * self.awaiting_tokens / self.speed.mean_cost) * self.factor
 
     def info(self) -> dict[str, object]:
         """The picture as plain values."""
@@ -312,6 +331,7 @@ class EndpointState:
             "id": self.id,
             "in_flight": self.in_flight,
             "in_flight_tokens": self.in_flight_tokens,
+            "awaiting_tokens": self.awaiting_tokens,
             "reported_requests": self.reported_requests,
             "reported_tokens": self.reported_tokens,
             "reported_waiting": self.reported_waiting,
