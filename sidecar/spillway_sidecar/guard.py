@@ -16,7 +16,7 @@ from spillway_sidecar.proxy.swap import request_heads
 from spillway_sidecar.proxy.upstream import Target
 from spillway_sidecar.reporting import DcgmReader, EngineProbe, GpuSampler, NvmlReader, ProbeTarget, fetch
 from spillway_sidecar.reporting.gpu import GpuReader
-from spillway_sidecar.scheduling.state import ClusterSpeed
+from spillway_sidecar.scheduling.speed import ClusterSpeed
 from spillway_sidecar.settings import Settings
 from spillway_sidecar.telemetry.exposition import InboundCollector
 from spillway_wire.loads import Load

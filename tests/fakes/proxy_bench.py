@@ -16,7 +16,7 @@ from spillway_sidecar.proxy.route import RouteSite
 from spillway_sidecar.proxy.swap import Swapper, request_heads
 from spillway_sidecar.proxy.sweep import sweep_admission, sweep_connections
 from spillway_sidecar.proxy.upstream import Target
-from spillway_sidecar.scheduling.state import ClusterSpeed
+from spillway_sidecar.scheduling.speed import ClusterSpeed
 from spillway_sidecar.telemetry.decisions import DecisionRing
 from spillway_wire.loads import Load
 from spillway_wire.names import Provider

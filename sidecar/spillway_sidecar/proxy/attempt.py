@@ -1,8 +1,6 @@
 """One request on the route listener: which backend, which endpoint, and what to do when an attempt fails.
 
-Choosing goes from logical to concrete: the rule's lowest priority first; within it one backend by weight, the others after
-it in order, for when its endpoints are full or have a queue; within a backend the endpoint with the best score. Whatever is
-eliminated on the way is written down in the decision record.
+`balancing.choose` says where an attempt goes; what it eliminated on the way is written down in the decision record.
 
 An attempt that failed before a byte went out goes elsewhere, never twice to the same endpoint, while attempts, deadline
 and the route's retry budget allow. A connection that had been used before and broke unanswered is replaced by a fresh one
@@ -11,19 +9,19 @@ outside the budget: keep-alive ended, nothing failed.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
+from spillway_sidecar.balancing.choose import Choice, any_full, any_open, choose, endpoints, seconds_to_room, supports
 from spillway_sidecar.proxy.errors import Outcome, Refusal
 from spillway_sidecar.proxy.exchange import CONNECTING, OVER, STREAMING, WAITING, Exchange
 from spillway_sidecar.proxy.head import ResponseHead
-from spillway_sidecar.proxy.upstream import KEY_REFUSED, ClusterRuntime, Target
+from spillway_sidecar.proxy.upstream import KEY_REFUSED, Target
 from spillway_sidecar.routing.classify import Facts
 from spillway_sidecar.routing.rewrite import replace_model
 from spillway_sidecar.routing.table import Backend, CompiledRoute, CompiledRule
-from spillway_sidecar.scheduling.picker import Candidate, Eliminated, eliminate, pick
-from spillway_sidecar.scheduling.state import EXPECTED_OUTPUT_TOKENS
+from spillway_sidecar.scheduling.picker import Candidate
+from spillway_sidecar.scheduling.pool import Pool
+from spillway_sidecar.scheduling.speed import EXPECTED_OUTPUT_TOKENS
 from spillway_sidecar.telemetry.decisions import Attempt, Decision
 from spillway_sidecar.telemetry.stats import BackendStats
 from spillway_wire.names import Admission
@@ -43,10 +41,6 @@ _OK: Final = Outcome.OK
 _GONE: Final = Outcome.CLIENT_GONE
 _UPSTREAM_ERROR: Final = Outcome.UPSTREAM_ERROR
 _HARD: Final = frozenset((Outcome.CONNECT, Outcome.TLS, Outcome.KEY_REFUSED))  # the next request would fare no better
-_NO_ROOM: Final = (Eliminated.FULL, Eliminated.LIMITED)
-
-# Where an attempt goes, and what it was compared with.
-Choice = tuple[Backend[ClusterRuntime], Target, list[Candidate]]
 
 
 class RouteExchange(Exchange):
@@ -61,7 +55,7 @@ class RouteExchange(Exchange):
 
     # --- choosing
 
-    def begin(self, facts: Facts, body: bytes, route: CompiledRoute[ClusterRuntime], rule: CompiledRule[ClusterRuntime]) -> None:
+    def begin(self, facts: Facts, body: bytes, route: CompiledRoute[Pool[Target]], rule: CompiledRule[Pool[Target]]) -> None:
         """Takes what the request is and what it comes under; makes the first attempt, or says that there is nowhere to go."""
         self.facts = facts
         self.body = body
@@ -70,7 +64,7 @@ class RouteExchange(Exchange):
         self.cost = facts.prompt_tokens + EXPECTED_OUTPUT_TOKENS
         self.tried: tuple[Target, ...] = ()
         self.retries = 0
-        self.backend: Backend[ClusterRuntime] | None = None
+        self.backend: Backend[Pool[Target]] | None = None
         self.stats: BackendStats | None = None
         self.attempts: tuple[Attempt, ...] = ()
         self.failures: tuple[str, ...] = ()
@@ -84,60 +78,22 @@ class RouteExchange(Exchange):
             self.refuse(refusal)
             return
         if choice is None:
-            self._nowhere(full=self._full())
+            self._nowhere(full=any_full(self.rule, self.site))
         else:
             self._go(choice)
 
-    def _choose(self) -> Choice | None:
+    def _choose(self) -> Choice[Target] | None:
         site = self.site
-        now = site.now
-        request_type = self.facts.type
-        candidates: list[Candidate] = []
-        seen = candidates if site.decisions is not None else None
-        supported = False
-        queued: Choice | None = None
-        for group in self.rule.groups:
-            backends = group.backends
-            alone = len(backends) == 1
-            if not alone:
-                backends = _by_weight(backends, site.random())
-            for backend in backends:
-                if request_type not in backend.types:
-                    continue
-                supported = True
-                target = pick(backend.cluster.targets, self.cost, site.routers, now, site.random, self.tried, seen)
-                if target is None:
-                    continue
-                if alone or not target.queues(now):
-                    return backend, target, candidates
-                # Even the best endpoint here has a queue: another backend of this priority may have none.
-                if queued is None:
-                    queued = backend, target, candidates
-            if queued is not None:
-                return queued
-        if seen is not None:
-            self.attempts = (*self.attempts, ("", "", candidates))
-        if not supported and self.rule.groups:
-            raise Refusal(
-                400, Outcome.UNSUPPORTED, f"The model '{self.facts.model}' does not serve {self.facts.type.value.lower()} requests.", param="model"
-            )  # fmt: skip
-        return None
-
-    def _full(self) -> bool:
-        """Whether there are endpoints, and it is for want of room that none was chosen."""
-        site = self.site
-        return any(_full(target, site) for target in self._targets())
-
-    def _targets(self) -> Iterator[Target]:
-        """Every endpoint of the rule."""
-        return (target for group in self.rule.groups for backend in group.backends for target in backend.cluster.targets)
-
-    def _room_in(self) -> int:
-        """Whole seconds until the first that has asked for a pause may be asked again; 1 where one is merely full."""
-        now = self.site.now
-        return max(
-            1, math.ceil(min((target.limited_until - now for target in self._targets() if _full(target, self.site)), default=0))
-        )
+        candidates: list[Candidate] | None = [] if site.decisions is not None else None
+        choice = choose(self.rule, self.facts.type, self.cost, site, self.tried, candidates)
+        if choice is None:
+            if candidates is not None:
+                self.attempts = (*self.attempts, ("", "", candidates))
+            if not supports(self.rule, self.facts.type):
+                raise Refusal(
+                    400, Outcome.UNSUPPORTED, f"The model '{self.facts.model}' does not serve {self.facts.type.value.lower()} requests.", param="model"
+                )  # fmt: skip
+        return choice
 
     def _nowhere(self, *, full: bool) -> None:
         if full:
@@ -146,12 +102,12 @@ class RouteExchange(Exchange):
                     429,
                     Outcome.OVERLOADED,
                     "Every place that serves this model is full.",
-                    retry_after=self._room_in(),
+                    retry_after=seconds_to_room(self.rule, self.site),
                     code="overloaded",
                 )
             )
         else:
-            targets = tuple(self._targets())
+            targets = tuple(endpoints(self.rule))
             keyless = bool(targets) and all(target.blocked for target in targets)
             self.refuse(
                 Refusal(
@@ -163,7 +119,7 @@ class RouteExchange(Exchange):
                 )
             )
 
-    def _go(self, choice: Choice, *, fresh: bool = False) -> None:
+    def _go(self, choice: Choice[Target], *, fresh: bool = False) -> None:
         site = self.site
         backend, target, candidates = choice
         if backend is not self.backend:
@@ -381,13 +337,8 @@ class RouteExchange(Exchange):
         """Whether a retry is allowed and another endpoint could take it."""
         if len(self.tried) + 1 >= self.route.retries.max_attempts or not self.budget.has_room:
             return False
-        site, tried = self.site, (*self.tried, self.target)
-        return any(
-            eliminate(target, tried, site.routers, site.now) is None
-            for group in self.rule.groups
-            for backend in group.backends
-            for target in backend.cluster.targets
-        )
+        tried = self.tried if self.target is None else (*self.tried, self.target)
+        return any_open(self.rule, self.site, tried)
 
     # --- the end
 
@@ -452,23 +403,6 @@ class RouteExchange(Exchange):
             prompt,
             completion,
         )
-
-
-def _by_weight(backends: tuple[Backend[ClusterRuntime], ...], draw: float) -> tuple[Backend[ClusterRuntime], ...]:
-    """The backends with one drawn by weight in front; the others follow in order, for when it has no room."""
-    total = 0.0
-    for backend in backends:
-        total += backend.weight
-    point = draw * total
-    for index, backend in enumerate(backends):
-        point -= backend.weight
-        if point < 0.0:
-            return (backend, *backends[:index], *backends[index + 1 :]) if index else backends
-    return backends
-
-
-def _full(target: Target, site: RouteSite) -> bool:
-    return eliminate(target, (), site.routers, site.now) in _NO_ROOM
 
 
 def _seconds(retry_after: bytes | None) -> float:

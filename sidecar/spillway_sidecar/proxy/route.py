@@ -17,9 +17,10 @@ from spillway_sidecar.proxy.downstream import Downstream
 from spillway_sidecar.proxy.errors import Outcome, Refusal
 from spillway_sidecar.proxy.head import RequestHead
 from spillway_sidecar.proxy.models import models_response
-from spillway_sidecar.proxy.upstream import ClusterRuntime
+from spillway_sidecar.proxy.upstream import Target
 from spillway_sidecar.routing.classify import PATHS, BadRequest, classify
 from spillway_sidecar.routing.table import RoutingTable
+from spillway_sidecar.scheduling.pool import Pool
 from spillway_sidecar.telemetry.accesslog import AccessLog
 from spillway_sidecar.telemetry.decisions import DecisionRing
 from spillway_sidecar.telemetry.stats import TrafficStats
@@ -56,8 +57,8 @@ class RouteSite:
         self.connect_seconds = connect_seconds
         self.admission_seconds = admission_seconds
         self.draining = False
-        self.table: RoutingTable[ClusterRuntime] | None = None
-        self.clusters: dict[str, ClusterRuntime] = {}
+        self.table: RoutingTable[Pool[Target]] | None = None
+        self.clusters: dict[str, Pool[Target]] = {}
         self.budgets: dict[str, RetryBudget] = {}
         self.routers = 1
         self.version = ""

@@ -15,9 +15,10 @@ from typing import Final
 
 from spillway_sidecar.flow.budget import RetryBudget
 from spillway_sidecar.proxy.route import RouteSite
-from spillway_sidecar.proxy.upstream import ClusterRuntime, Target
+from spillway_sidecar.proxy.upstream import Target
 from spillway_sidecar.routing.table import compile_table
-from spillway_sidecar.scheduling.state import ClusterSpeed
+from spillway_sidecar.scheduling.pool import Pool
+from spillway_sidecar.scheduling.speed import ClusterSpeed
 from spillway_wire.loads import ClusterProblem
 from spillway_wire.names import RequestType
 from spillway_wire.snapshot import Cluster, Endpoint, Endpoints, Resource, ResourceKey, Route, SecretKeyRef, Weights
@@ -66,7 +67,7 @@ class Swapper:
             for name, cluster in clusters.items()
         }
 
-        def cluster_of(name: str) -> tuple[ClusterRuntime, str, tuple[RequestType, ...]]:
+        def cluster_of(name: str) -> tuple[Pool[Target], str, tuple[RequestType, ...]]:
             cluster = clusters[name]
             return runtimes[name], cluster.model, cluster.capabilities
 
@@ -100,7 +101,7 @@ class Swapper:
                 if cluster.external is not None and cluster.external.auth is not None:
                     self._arm(target, cluster)
 
-    def _runtime(self, cluster: Cluster, endpoints: Iterable[Endpoint]) -> ClusterRuntime:
+    def _runtime(self, cluster: Cluster, endpoints: Iterable[Endpoint]) -> Pool[Target]:
         before = self._site.clusters.get(cluster.name)
         speed = before.speed if before is not None else ClusterSpeed()
         known = {(t.id, t.host, t.port, t.inbound, t.tls is not None): t for t in before.targets} if before is not None else {}
@@ -119,7 +120,7 @@ class Swapper:
             target.limit(cluster.limits.max_concurrency, cluster.limits.max_queue)
             self._arm(target, cluster)
             targets.append(target)
-        return ClusterRuntime(cluster.name, targets, speed)
+        return Pool(cluster.name, targets, speed)
 
     def _arm(self, target: Target, cluster: Cluster) -> None:
         """Makes the request heads ready, with the key if one is asked for."""

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final
 from spillway_sidecar.proxy.errors import Outcome
 from spillway_sidecar.proxy.framing import ChunkCursor, FramingError, whole_chunks
 from spillway_sidecar.proxy.head import ResponseHead, parse_response
-from spillway_sidecar.scheduling.state import ClusterSpeed, EndpointState
+from spillway_sidecar.scheduling.speed import ClusterSpeed
+from spillway_sidecar.scheduling.state import EndpointState
 from spillway_wire.names import RequestType
 
 if TYPE_CHECKING:
@@ -86,17 +87,6 @@ class Target(EndpointState):
     def info(self) -> dict[str, object]:
         """The picture, with the address and connections."""
         return {**super().info(), "address": f"{self.host}:{self.port}", "idle_connections": len(self.idle)}
-
-
-class ClusterRuntime:
-    """A cluster with its endpoints as this router sees them. Replaced at a swap; targets live on while their address does."""
-
-    __slots__ = ("name", "speed", "targets")
-
-    def __init__(self, name: str, targets: list[Target], speed: ClusterSpeed) -> None:
-        self.name = name
-        self.targets = targets
-        self.speed = speed
 
 
 class Upstream(asyncio.Protocol):

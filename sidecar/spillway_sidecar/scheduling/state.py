@@ -8,11 +8,9 @@ Load is counted in estimated tokens. Four things meet in a score:
 * **slowness**: time to first token, for the work that was ahead and its own, against the cluster's mean for requests of the same size and kind. 1 is ordinary; 3 is
   an endpoint that takes three times as long. It fades toward 1 while nothing is observed, so that a slow endpoint is
   tried again.
-* **penalty**: above 1 after failures, so that failing fast never looks attractive. It fades, and ends when an endpoint that
-  was down answers: the slow start takes over then.
+* **health**: the penalty after failures and the slow start, which `EndpointHealth` keeps.
 
 A report older than `STALE_SECONDS` is not used; then the router's own view is all there is. It never counts as 0 or full.
-An endpoint's own word that it leaves, or that its engine is down, has an age too: after `AWAY_SECONDS` one request asks again.
 
 What changes only with time (the fading, the slow start) is folded into one `factor` by `refresh`, which the sweep calls
 several times a second: a score is then a handful of additions.
@@ -22,6 +20,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from spillway_sidecar.scheduling.health import EndpointHealth
+from spillway_sidecar.scheduling.speed import BASE_TOKENS, ClusterSpeed
 from spillway_wire.loads import Load
 
 UNLIMITED: Final = 1 << 30
@@ -35,67 +35,19 @@ SLOWNESS_MAX: Final = 100.0
 SLOWNESS_HALF_LIFE_SECONDS: Final = 10.0
 SLOWNESS_GAIN: Final = 0.25
 RECOVERY_GAIN: Final = 0.5  # a good observation of an endpoint that is seldom asked counts for more
-SPEED_GAIN: Final = 0.05
-BASE_TOKENS: Final = 256  # what a request costs an engine however short its prompt
-EXPECTED_OUTPUT_TOKENS: Final = 64
-PENALTY_MAX: Final = 64.0
-PENALTY_HALF_LIFE_SECONDS: Final = 10.0
-AWAY_SECONDS: Final = 1.0  # the interval of reports
-DOWN_BASE_SECONDS: Final = 0.5
-DOWN_MAX_SECONDS: Final = 10.0
-DOWN_AFTER_FAILURES: Final = 3
-LIMITED_MAX_SECONDS: Final = 60.0
-SLOW_START_SECONDS: Final = 5.0
-SLOW_START_FACTOR: Final = 8.0
 
 
-def request_cost(prompt_tokens: int) -> int:
-    """Load of one request in estimated tokens."""
-    return prompt_tokens + EXPECTED_OUTPUT_TOKENS
-
-
-class ClusterSpeed:
-    """Mean seconds to first token per unit of work in a cluster, apart for streams and whole replies."""
-
-    __slots__ = ("mean_cost", "stream", "unary")
-
-    def __init__(self) -> None:
-        self.stream = 0.0
-        self.unary = 0.0
-        self.mean_cost = float(BASE_TOKENS)
-
-    def observe(self, stream: bool, seconds: float, prompt_tokens: int, ahead_tokens: int = 0) -> float:
-        """Takes one observation in; returns it relative to the mean before it (1 is ordinary).
-
-        What was ahead of a stream is work that its time paid for: a queue is not slowness.
-        """
-        self.mean_cost += SPEED_GAIN * (prompt_tokens + EXPECTED_OUTPUT_TOKENS - self.mean_cost)
-        mean = self.stream if stream else self.unary
-        per_work = seconds / (BASE_TOKENS + prompt_tokens + (ahead_tokens if stream else 0))
-        if mean > 0.0:
-            relative = per_work / mean
-            # One outlier moves the mean as far as a request four times as slow would.
-            mean *= 1.0 + SPEED_GAIN * ((min(4.0, relative)) - 1.0)
-        else:
-            relative, mean = 1.0, per_work
-        if stream:
-            self.stream = mean
-        else:
-            self.unary = mean
-        return relative
-
-
-class EndpointState:
+class EndpointState(EndpointHealth):
     """One endpoint as this router sees it. Mutable, single-threaded; numbers only."""
 
     __slots__ = (
-        "awaiting_tokens", "away_until", "blocked", "down_until", "draining", "factor", "failed_at", "failures", "heard_at", "id", "in_flight", "in_flight_tokens", "inbound", "knee_tokens", "limited_until", "max_concurrency", "max_requests", "max_running",
-        "penalty", "probing", "reported_at", "reported_requests", "reported_tokens", "reported_waiting", "returned_at", "sent_since", "sent_since_tokens", "shut",
-        "slowness", "slowness_at", "speed", "suspect", "trouble", "waiting_since",
+        "awaiting_tokens", "in_flight", "in_flight_tokens", "inbound", "knee_tokens", "max_concurrency", "max_requests", "max_running",
+        "reported_at", "reported_requests", "reported_tokens", "reported_waiting", "sent_since", "sent_since_tokens",
+        "slowness", "slowness_at", "speed", "suspect", "waiting_since",
     )  # fmt: skip
 
     def __init__(self, id_: str, inbound: bool, speed: ClusterSpeed) -> None:
-        self.id = id_
+        super().__init__(id_)
         self.inbound = inbound
         self.speed = speed
         self.in_flight = 0
@@ -112,20 +64,6 @@ class EndpointState:
         self.suspect = False
         self.slowness = 1.0
         self.slowness_at = 0.0
-        self.penalty = 1.0
-        self.factor = 1.0
-        self.failures = 0
-        self.heard_at = -1e9  # when it last answered anything
-        self.failed_at = 0.0
-        self.down_until = 0.0
-        self.away_until = 0.0  # it said itself that it takes nothing
-        self.probing = False
-        self.returned_at = -1e9
-        self.draining = False
-        self.limited_until = 0.0  # it has answered 429 and said for how long
-        self.trouble: tuple[str, str] | None = None  # reason and message of a failure that a person has to mend
-        self.blocked = False  # cannot be used at all, e.g. for want of its key
-        self.shut = False  # draining, blocked, away or down: look closer before choosing it
         self.max_requests = UNLIMITED
         self.max_concurrency = UNLIMITED
         self.knee_tokens = float(KNEE_MIN_REQUESTS * BASE_TOKENS)
@@ -141,14 +79,6 @@ class EndpointState:
         knee = min(max(max_concurrency / KNEE_SHARE, KNEE_MIN_REQUESTS), KNEE_MAX_REQUESTS)
         self.knee_tokens = knee * self.speed.mean_cost
 
-    def mark(self, *, draining: bool | None = None, blocked: bool | None = None) -> None:
-        """Whether it may be chosen, as the snapshot or a missing key says."""
-        if draining is not None:
-            self.draining = draining
-        if blocked is not None:
-            self.blocked = blocked
-        self.shut = self.draining or self.blocked or self.down_until > 0.0 or self.away_until > 0.0 or self.limited_until > 0.0
-
     def report(self, load: Load, now: float) -> None:
         """The endpoint's own word on its load. A figure that stands still while this router holds more than it is suspect."""
         tokens = load.in_flight_tokens
@@ -159,12 +89,7 @@ class EndpointState:
         self.reported_at = now
         self.sent_since = 0
         self.sent_since_tokens = 0
-        if load.draining or not load.engine_up:
-            self.away_until = now + AWAY_SECONDS
-            self.mark()
-        elif self.away_until:
-            self.away_until = 0.0
-            self.mark()
+        self.says(now, away=load.draining or not load.engine_up)
 
     def _learn_limit(self, load: Load, now: float) -> None:
         """What the engine runs while requests wait in it is what it can run. Only a queue that lasts counts: one sample may be chance."""
@@ -178,18 +103,6 @@ class EndpointState:
                 self.max_running = load.engine_running
             elif load.engine_running > self.max_running:
                 self.max_running = self.max_concurrency  # it can do more than that
-
-    def limit_rate(self, seconds: float, now: float) -> None:
-        """It wants to be left alone for so long. A word that holds for hours is asked again earlier."""
-        self.limited_until = max(self.limited_until, now + min(max(seconds, 0.0), LIMITED_MAX_SECONDS))
-        self.mark()
-
-    def limited(self, now: float) -> bool:
-        """Whether it is still to be left alone."""
-        if self.limited_until and now >= self.limited_until:
-            self.limited_until = 0.0
-            self.mark()
-        return self.limited_until > 0.0
 
     # --- requests
 
@@ -218,29 +131,6 @@ class EndpointState:
         self.in_flight_tokens -= tokens
         self.probing = False
 
-    def succeeded(self, now: float) -> None:
-        """A request ended well: the endpoint is up."""
-        if self.failures or self.penalty != 1.0:
-            self.failures = 0
-            self.trouble = None
-            self.penalty = max(1.0, self.penalty / 2.0)
-            if self.down_until:
-                self.returned_at = now
-                self.down_until = 0.0
-                self.penalty = 1.0
-                self.mark()
-            self.refresh(now)
-
-    def failed(self, now: float, *, hard: bool) -> None:
-        """An attempt failed. `hard`: the endpoint could not be reached at all, so it is down for a while that doubles."""
-        self.failures += 1
-        self.penalty = min(self.penalty_now(now) * 2.0, PENALTY_MAX)
-        self.failed_at = now
-        if hard or self.failures >= DOWN_AFTER_FAILURES:
-            self.down_until = now + min(DOWN_BASE_SECONDS * 2.0 ** min(self.failures - 1, 10), DOWN_MAX_SECONDS)
-            self.mark()
-        self.refresh(now)
-
     def first_token(self, stream: bool, seconds: float, prompt_tokens: int, now: float, ahead_tokens: int = 0) -> None:
         """Takes in one time to first token, with what was ahead when the request was sent."""
         relative = self.speed.observe(stream, seconds, prompt_tokens, ahead_tokens)
@@ -257,27 +147,15 @@ class EndpointState:
         """Slowness faded toward 1 by the time since it was last observed."""
         return 1.0 + (self.slowness - 1.0) * float(0.5 ** ((now - self.slowness_at) / SLOWNESS_HALF_LIFE_SECONDS))
 
-    def penalty_now(self, now: float) -> float:
-        """Penalty faded toward 1 by the time since the last failure."""
-        return 1.0 + (self.penalty - 1.0) * float(0.5 ** ((now - self.failed_at) / PENALTY_HALF_LIFE_SECONDS))
-
     def refresh(self, now: float) -> None:
-        """Folds penalty, slowness and slow start into `factor`."""
-        factor = 1.0
-        if self.penalty != 1.0:
-            factor = self.penalty_now(now)
-            if factor < 1.01:
-                factor = self.penalty = 1.0
+        """Folds slowness into `factor` too."""
+        super().refresh(now)
         if self.slowness != 1.0:
             slowness = self.slowness_now(now)
             if abs(slowness - 1.0) < 0.01:
                 self.slowness = 1.0
             elif slowness > SLOWNESS_DEAD_BAND:
-                factor *= slowness
-        since = now - self.returned_at
-        if since < SLOW_START_SECONDS:
-            factor *= 1.0 + SLOW_START_FACTOR * (1.0 - since / SLOW_START_SECONDS)
-        self.factor = factor
+                self.factor *= slowness
 
     def guarded_tokens(self, routers: int, now: float) -> int:
         """`max(reported + R * sent since, R * own in flight)`, or the latter alone when the report is stale or suspect."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from spillway_sidecar.proxy.upstream import Target, Upstream
-from spillway_sidecar.scheduling.state import ClusterSpeed
+from spillway_sidecar.scheduling.speed import ClusterSpeed
 
 
 class Transport:

@@ -6,16 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spillway_sidecar.scheduling.state import (
-    AWAY_SECONDS,
-    DOWN_AFTER_FAILURES,
-    DOWN_MAX_SECONDS,
-    SLOW_START_SECONDS,
-    STALE_SECONDS,
-    ClusterSpeed,
-    EndpointState,
-    request_cost,
-)
+from spillway_sidecar.scheduling.health import AWAY_SECONDS, DOWN_AFTER_FAILURES, DOWN_MAX_SECONDS, SLOW_START_SECONDS
+from spillway_sidecar.scheduling.speed import ClusterSpeed, request_cost
+from spillway_sidecar.scheduling.state import STALE_SECONDS, EndpointState
 from spillway_wire.loads import Load
 
 COST = request_cost(100)

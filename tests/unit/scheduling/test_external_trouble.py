@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from spillway_sidecar.scheduling.health import LIMITED_MAX_SECONDS
 from spillway_sidecar.scheduling.picker import Eliminated, eliminate, pick
-from spillway_sidecar.scheduling.state import LIMITED_MAX_SECONDS, ClusterSpeed, EndpointState
+from spillway_sidecar.scheduling.speed import ClusterSpeed
+from spillway_sidecar.scheduling.state import EndpointState
 
 
 def endpoint() -> EndpointState:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spillway_sidecar.scheduling.picker import SCAN_ALL, Candidate, Eliminated, eliminate, pick
-from spillway_sidecar.scheduling.state import ClusterSpeed, EndpointState
+from spillway_sidecar.scheduling.speed import ClusterSpeed
+from spillway_sidecar.scheduling.state import EndpointState
 from spillway_wire.loads import Load
 
 COST = 100
