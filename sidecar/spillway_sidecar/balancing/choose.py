@@ -8,12 +8,14 @@ the way is written down for the decision record.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator
-from typing import Final, Protocol, TypeVar
+from collections.abc import Collection, Iterator
+from typing import Final, TypeVar
 
+from spillway_sidecar.routing.classify import Facts
 from spillway_sidecar.routing.table import Backend, CompiledRule
-from spillway_sidecar.scheduling.picker import Candidate, Eliminated, eliminate, pick
+from spillway_sidecar.scheduling.picker import Candidate, Eliminated, eliminate
 from spillway_sidecar.scheduling.pool import Pool
+from spillway_sidecar.scheduling.request import View
 from spillway_sidecar.scheduling.state import EndpointState
 from spillway_wire.names import RequestType
 
@@ -25,34 +27,25 @@ Choice = tuple[Backend[Pool[E]], E, list[Candidate]]
 _NO_ROOM: Final = (Eliminated.FULL, Eliminated.LIMITED)
 
 
-class View(Protocol):
-    """A router's view: the live routers it reckons with, the time, and chance in [0, 1)."""
-
-    routers: int
-    now: float
-    random: Callable[[], float]
-
-
 def choose(
     rule: CompiledRule[Pool[E]],
-    request_type: RequestType,
-    cost: int,
+    request: Facts,
     view: View,
     tried: Collection[E] = (),
     candidates: list[Candidate] | None = None,
 ) -> Choice[E] | None:
-    """Where a request of `cost` tokens goes, or None when every endpoint is eliminated. Appends what it looked at to `candidates`."""
-    now, random = view.now, view.random
+    """Where a request goes, or None when every endpoint is eliminated. Appends what it looked at to `candidates`."""
+    now, request_type, pick = view.now, request.type, rule.profile.pick
     queued: Choice[E] | None = None
     for group in rule.groups:
         backends = group.backends
         alone = len(backends) == 1
         if not alone:
-            backends = _by_weight(backends, random())
+            backends = _by_weight(backends, view.random())
         for backend in backends:
             if request_type not in backend.types:
                 continue
-            target = pick(backend.cluster.targets, cost, view.routers, now, random, tried, candidates)
+            target = pick(backend.cluster, request, view, tried, candidates)
             if target is None:
                 continue
             if alone or not target.queues(now):

@@ -21,7 +21,6 @@ from spillway_sidecar.routing.rewrite import replace_model
 from spillway_sidecar.routing.table import Backend, CompiledRoute, CompiledRule
 from spillway_sidecar.scheduling.picker import Candidate
 from spillway_sidecar.scheduling.pool import Pool
-from spillway_sidecar.scheduling.speed import EXPECTED_OUTPUT_TOKENS
 from spillway_sidecar.telemetry.decisions import Attempt, Decision
 from spillway_sidecar.telemetry.stats import BackendStats
 from spillway_wire.names import Admission
@@ -61,7 +60,7 @@ class RouteExchange(Exchange):
         self.body = body
         self.route = route
         self.rule = rule
-        self.cost = facts.prompt_tokens + EXPECTED_OUTPUT_TOKENS
+        self.cost = facts.cost
         self.tried: tuple[Target, ...] = ()
         self.retries = 0
         self.backend: Backend[Pool[Target]] | None = None
@@ -85,7 +84,7 @@ class RouteExchange(Exchange):
     def _choose(self) -> Choice[Target] | None:
         site = self.site
         candidates: list[Candidate] | None = [] if site.decisions is not None else None
-        choice = choose(self.rule, self.facts.type, self.cost, site, self.tried, candidates)
+        choice = choose(self.rule, self.facts, site, self.tried, candidates)
         if choice is None:
             if candidates is not None:
                 self.attempts = (*self.attempts, ("", "", candidates))

@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from spillway_sidecar.scheduling.speed import EXPECTED_OUTPUT_TOKENS
 from spillway_wire.names import RequestType
 
 BYTES_PER_TOKEN: Final = 4  # the usual rule of thumb for English text in a byte-pair encoding
@@ -19,12 +20,19 @@ PATHS: Final[dict[bytes, RequestType]] = {
 
 
 class Facts(msgspec.Struct, gc=False):
-    """A classified request. `prompt_tokens` is an estimate from the body's size."""
+    """A classified request. `prompt_tokens` is an estimate from the body's size; the keys are hashes, 0 for none."""
 
     type: RequestType
     model: str
     stream: bool
     prompt_tokens: int
+    prefix: int = 0
+    session: int = 0
+
+    @property
+    def cost(self) -> int:
+        """Load of the request in estimated tokens."""
+        return self.prompt_tokens + EXPECTED_OUTPUT_TOKENS
 
 
 class BadRequest(Exception):

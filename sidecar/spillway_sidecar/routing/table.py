@@ -14,6 +14,7 @@ from itertools import groupby
 from typing import Generic, TypeVar
 
 from spillway_sidecar.routing.classify import Facts
+from spillway_sidecar.scheduling.profile import DEFAULT, Profile
 from spillway_wire.names import RequestType
 from spillway_wire.snapshot import BackendRef, Match, Retries, Route, Rule, Timeouts, Weights
 
@@ -67,6 +68,7 @@ class CompiledRule(Generic[C]):
     name: str
     matches: tuple[CompiledMatch, ...]
     groups: tuple[PriorityGroup[C], ...]
+    profile: Profile = DEFAULT
 
     def takes(self, facts: Facts, headers: Mapping[bytes, bytes]) -> bool:
         """Whether any match holds, or there is none."""

@@ -1,0 +1,28 @@
+"""A profile: how a request's endpoint is found among those of a pool."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final, TypeVar
+
+from spillway_sidecar.scheduling.picker import Candidate, pick
+from spillway_sidecar.scheduling.pool import Pool
+from spillway_sidecar.scheduling.request import Request, View
+from spillway_sidecar.scheduling.state import EndpointState
+
+E = TypeVar("E", bound=EndpointState)
+
+
+class Profile:
+    """Chooses by predicted wait."""
+
+    __slots__ = ()
+
+    def pick(
+        self, pool: Pool[E], request: Request, view: View, tried: Collection[E] = (), candidates: list[Candidate] | None = None
+    ) -> E | None:
+        """The endpoint to take, or None when every one is eliminated. Appends what it looked at to `candidates`."""
+        return pick(pool.targets, request.cost, view.routers, view.now, view.random, tried, candidates)
+
+
+DEFAULT: Final = Profile()
