@@ -11,17 +11,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from spillway_sidecar.balancing.choose import Choice, any_full, any_open, choose, endpoints, seconds_to_room, supports
+from spillway_sidecar.balancing.choose import Choice, any_open, choose, supports
+from spillway_sidecar.proxy.answers import failure, full, nowhere, retry_after_seconds, unsupported
+from spillway_sidecar.proxy.call import CONNECTING, OVER, STREAMING, WAITING
 from spillway_sidecar.proxy.errors import Outcome, Refusal
-from spillway_sidecar.proxy.exchange import CONNECTING, OVER, STREAMING, WAITING, Exchange
+from spillway_sidecar.proxy.exchange import Exchange
 from spillway_sidecar.proxy.head import ResponseHead
+from spillway_sidecar.proxy.record import write_decision, write_line
 from spillway_sidecar.proxy.upstream import KEY_REFUSED, Target
 from spillway_sidecar.routing.classify import Facts
 from spillway_sidecar.routing.rewrite import replace_model
 from spillway_sidecar.routing.table import Backend, CompiledRoute, CompiledRule
 from spillway_sidecar.scheduling.picker import Candidate
 from spillway_sidecar.scheduling.pool import Pool
-from spillway_sidecar.telemetry.decisions import Attempt, Decision
+from spillway_sidecar.telemetry.decisions import Attempt
 from spillway_sidecar.telemetry.stats import BackendStats
 from spillway_wire.names import Admission
 from spillway_wire.orca import decode_load
@@ -31,7 +34,6 @@ if TYPE_CHECKING:
 
 NOT_ERRORS: Final = (Outcome.OK, Outcome.CLIENT_GONE)
 RETRYABLE_STATUSES: Final = frozenset((429, 500, 502, 503, 504))
-RETRY_AFTER_SECONDS: Final = 1
 _LOAD_HEADER: Final = b"endpoint-load-metrics"
 _ADMISSION_HEADER: Final = b"x-spillway-admission"
 _REFUSED: Final = Admission.REFUSED.value.encode()
@@ -77,7 +79,7 @@ class RouteExchange(Exchange):
             self.refuse(refusal)
             return
         if choice is None:
-            self._nowhere(full=any_full(self.rule, self.site))
+            self.refuse(nowhere(self.rule, self.site))
         else:
             self._go(choice)
 
@@ -89,34 +91,8 @@ class RouteExchange(Exchange):
             if candidates is not None:
                 self.attempts = (*self.attempts, ("", "", candidates))
             if not supports(self.rule, self.facts.type):
-                raise Refusal(
-                    400, Outcome.UNSUPPORTED, f"The model '{self.facts.model}' does not serve {self.facts.type.value.lower()} requests.", param="model"
-                )  # fmt: skip
+                raise unsupported(self.facts)
         return choice
-
-    def _nowhere(self, *, full: bool) -> None:
-        if full:
-            self.refuse(
-                Refusal(
-                    429,
-                    Outcome.OVERLOADED,
-                    "Every place that serves this model is full.",
-                    retry_after=seconds_to_room(self.rule, self.site),
-                    code="overloaded",
-                )
-            )
-        else:
-            targets = tuple(endpoints(self.rule))
-            keyless = bool(targets) and all(target.blocked for target in targets)
-            self.refuse(
-                Refusal(
-                    503,
-                    Outcome.SECRET_MISSING if keyless else Outcome.NO_ENDPOINT,
-                    "Nothing that serves this model can be reached.",
-                    retry_after=RETRY_AFTER_SECONDS,
-                    code="no_endpoint",
-                )
-            )
 
     def _go(self, choice: Choice[Target], *, fresh: bool = False) -> None:
         site = self.site
@@ -169,7 +145,7 @@ class RouteExchange(Exchange):
         if status in RETRYABLE_STATUSES:
             self.let_go()
             if status == 429 and self.target is not None and not self.target.inbound:
-                self.target.limit_rate(_seconds(head.fields.get(b"retry-after")), self.site.clock())
+                self.target.limit_rate(retry_after_seconds(head.fields.get(b"retry-after")), self.site.clock())
             refused = head.fields.get(_ADMISSION_HEADER) == _REFUSED and self.target is not None and self.target.inbound
             self._attempt_failed(
                 Outcome.OVERLOADED if status == 429 else Outcome.UPSTREAM_ERROR, blame=not refused and status != 429, status=status
@@ -226,37 +202,11 @@ class RouteExchange(Exchange):
                     self.stats.retries += 1
                 self._go(choice)
                 return
-        if outcome is Outcome.OVERLOADED:
-            self._nowhere(full=True)
-        elif status:
-            answer = 503 if status == 503 else 502
-            self.refuse(
-                Refusal(
-                    answer,
-                    outcome,
-                    "The model's server failed.",
-                    code="upstream_error",
-                    retry_after=RETRY_AFTER_SECONDS if answer == 503 else None,
-                )
-            )
-        elif outcome in {Outcome.FIRST_TOKEN_TIMEOUT, Outcome.REQUEST_TIMEOUT}:
-            self.refuse(Refusal(504, outcome, "The model's server did not answer in time.", code="timeout"))
-        elif outcome in {Outcome.CONNECT, Outcome.TLS, Outcome.ADMISSION_TIMEOUT}:
-            self.refuse(
-                Refusal(
-                    503,
-                    outcome,
-                    "Nothing that serves this model can be reached.",
-                    code="no_endpoint",
-                    retry_after=RETRY_AFTER_SECONDS,
-                )
-            )
-        else:
-            self.refuse(
-                Refusal(
-                    502, outcome, "The model's server broke the connection or its answer is malformed.", code="upstream_unreachable"
-                )
-            )
+        self._answer(outcome, status)
+
+    def _answer(self, outcome: Outcome, status: int) -> None:
+        """No attempt is left: the client is told of the last one."""
+        self.refuse(full(self.rule, self.site) if outcome is Outcome.OVERLOADED else failure(outcome, status))
 
     def _release(self, now: float, *, ok: bool) -> None:
         """The endpoint does not work for this request any more."""
@@ -368,42 +318,7 @@ class RouteExchange(Exchange):
                 stats.duration.observe(now - self.started)
                 stats.input_tokens += self.facts.prompt_tokens if prompt is None else prompt
                 stats.output_tokens += completion
-        decisions = site.decisions
-        if decisions is not None:
-            facts = self.facts
-            if outcome is not _OK and len(self.failures) < len(self.attempts):
-                self.failures = (*self.failures, outcome.value)
-            decisions.add(
-                Decision(
-                    self.request_id, facts.type, facts.model, facts.stream, facts.prompt_tokens, self.route.name, self.rule.name, site.version,
-                    site.routers, self.attempts, self.failures, outcome, self.status, self.first_byte_at - self.started if self.first_byte_at else None,
-                    now - self.started,
-                )
-            )  # fmt: skip
+        if site.decisions is not None:
+            write_decision(self, outcome, now)
         if site.access_log is not None:
-            self._log(outcome, now, prompt, completion)
-
-    def _log(self, outcome: Outcome, now: float, prompt: int | None, completion: int) -> None:
-        site = self.site
-        assert site.access_log is not None  # noqa: S101
-        site.access_log.add(
-            round(site.wall_clock(), 3) if site.wall_clock else None,
-            self.request_id.decode(),
-            self.facts.model,
-            self.route.name,
-            self.rule.name,
-            self.backend.name if self.backend else None,
-            self.attempts[-1][1] if self.attempts else None,
-            self.status,
-            outcome,
-            round(self.first_byte_at - self.started, 6) if self.first_byte_at else None,
-            round(now - self.started, 6),
-            len(self.tried) + 1,
-            prompt,
-            completion,
-        )
-
-
-def _seconds(retry_after: bytes | None) -> float:
-    """What a Retry-After in seconds says; one that is a date, or none, asks for no pause."""
-    return float(retry_after) if retry_after is not None and retry_after.isdigit() and len(retry_after) < 10 else 0.0
+            write_line(self, outcome, now, prompt, completion)

@@ -12,22 +12,19 @@ elsewhere. `over` is reached exactly once, on whatever way out; it releases all 
 
 from __future__ import annotations
 
-import asyncio
 import re
-import ssl
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
+from spillway_sidecar.proxy.call import OVER, STREAMING, WAITING, Call
 from spillway_sidecar.proxy.errors import Outcome, Refusal, interrupted_event
 from spillway_sidecar.proxy.head import Fields, RequestHead, ResponseHead
+from spillway_sidecar.proxy.tail import TAIL_BYTES, usage, whole_stream
 
 if TYPE_CHECKING:
     from spillway_sidecar.proxy.downstream import Downstream
-    from spillway_sidecar.proxy.upstream import Target, Upstream
+    from spillway_sidecar.proxy.upstream import Upstream
 
-TAIL_BYTES: Final = 1024
 _NONE = b""
 _CRLF = b"\r\n"
 
@@ -42,10 +39,6 @@ _DROPPED: Final = frozenset(
 _DROPPED_LINES: Final = re.compile(rb"(?im)^(?:" + rb"|".join(re.escape(name) for name in sorted(_DROPPED)) + rb"):[^\r]*\r\n")
 _FRAMING_LINES: Final = re.compile(rb"(?im)^(?:content-length|transfer-encoding):[^\r]*\r\n")
 _STATUS_LINES: Final = {status.value: b"HTTP/1.1 %d %s\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
-_USAGE: Final = re.compile(rb'"prompt_tokens"\s*+:\s*+([0-9]{1,9})(?:[^}]*?"completion_tokens"\s*+:\s*+([0-9]{1,9}))?')
-_FINISHED: Final = re.compile(rb'"finish_reason"\s*+:\s*+"')
-_DONE: Final = re.compile(rb"(?:\A|[\r\n])data: ?+\[DONE\]")
-_CHUNK_LINES: Final = re.compile(rb"\r\n[0-9A-Fa-f]{1,8}+(?:[ \t]*+;[^\r\n]*+)?+\r\n")
 _TOLD: Final = b'"code":"stream_interrupted"'
 
 # What a client's request passes on, besides `accept` and `user-agent` and what we write ourselves.
@@ -53,57 +46,39 @@ PASSED: Final = (b"traceparent", b"tracestate")
 
 _OK: Final = Outcome.OK
 
-CHOOSING, CONNECTING, WAITING, STREAMING, OVER = range(5)
 
-
-class Exchange:
+class Exchange(Call):
     """One request. `deadline` is when the sweep calls `expire`; 0 is never."""
 
     __slots__ = (
-        "_dialling", "_head_out", "_idle_since", "_length", "_tail", "_touched", "client", "deadline", "events", "first_byte_at", "http11", "keep_alive",
-        "output_events", "partial", "passed", "reframed", "request_id", "site", "started", "state", "status", "target", "unframed", "upstream",
+        "_head_out", "_idle_since", "_length", "_tail", "_touched", "client", "deadline", "first_byte_at", "http11", "keep_alive", "output_events",
+        "passed", "reframed", "request_id", "started", "status",
     )  # fmt: skip
 
-    site: Any
-
     def __init__(self, site: Any, client: Downstream, request: RequestHead, request_id: bytes, now: float) -> None:
-        self.site = site
+        super().__init__(site)
         self.client = client
         self.http11 = request.http11
         self.keep_alive = request.keep_alive
         self.passed = _passed(request.fields)
         self.request_id = request_id
         self.started = now
-        self.state = CHOOSING
         self.deadline = 0.0
         self.status = 0
-        self.target: Target | None = None
-        self.upstream: Upstream | None = None
         self.first_byte_at = 0.0
-        self.events = False  # the reply is an SSE stream
-        self.unframed = False  # an HTTP/1.0 client: chunked framing is taken off
         self.reframed = False  # the engine ends its reply by closing: chunked framing is put on
-        self.partial = False  # the start of a chunk has gone out, and its end has not
         self.output_events = 0
         self._tail = _NONE
         self._touched = False
         self._idle_since = 0.0
         self._head_out = _NONE
         self._length = 0  # of the reply, as its head says: bytes, -1 chunked, -2 until the connection closes
-        self._dialling: asyncio.Task[None] | None = None
         client.exchange = self
 
     # --- for subclasses
 
-    def interim(self, head: ResponseHead) -> None:
-        """A 1xx from upstream. Never passed on."""
-
     def accept(self, head: ResponseHead) -> bool:
         """Whether this reply is to be given to the client; False: the subclass went elsewhere and let the connection go."""
-        raise NotImplementedError
-
-    def failed(self, outcome: Outcome, *, reused: bool) -> None:
-        """The attempt failed before a byte went out. `reused`: on a connection that had been used before, and unanswered."""
         raise NotImplementedError
 
     def account(self, outcome: Outcome) -> None:
@@ -113,49 +88,6 @@ class Exchange:
     def reply_fields(self, status: int) -> bytes:
         """Further header lines of the reply, each with its CRLF."""
         raise NotImplementedError
-
-    # --- connecting
-
-    def connect(self, target: Target, data: bytes, *, fresh: bool = False) -> None:
-        """Sends the request to `target`, on an idle connection if there is one and `fresh` is not asked for."""
-        self.target = target
-        if target.idle and not fresh:
-            upstream = target.idle.pop()
-            self.upstream = upstream
-            self.state = WAITING
-            upstream.send(self, data)
-            return
-        self.state = CONNECTING
-        self._dialling = asyncio.get_running_loop().create_task(self._dial(target, data))
-
-    async def _dial(self, target: Target, data: bytes) -> None:
-        try:
-            async with asyncio.timeout(self.site.connect_seconds):
-                upstream = await target.dial()
-        except (OSError, ValueError) as error:  # TimeoutError is one; a host that is no name is a ValueError
-            if self.state == CONNECTING and self.target is target:
-                self._dialling = None
-                self.failed(Outcome.TLS if isinstance(error, ssl.SSLError) else Outcome.CONNECT, reused=False)
-            return
-        self._dialling = None
-        if self.state != CONNECTING or self.target is not target:
-            upstream.abort()
-            return
-        if upstream.transport.is_closing():
-            self.failed(Outcome.RESET, reused=False)
-            return
-        self.upstream = upstream
-        self.state = WAITING
-        upstream.send(self, data)
-
-    def let_go(self) -> None:
-        """Drops the attempt under way: the connection is ended, so that whatever works for it stops."""
-        dialling, self._dialling = self._dialling, None
-        if dialling is not None:
-            dialling.cancel()
-        upstream, self.upstream = self.upstream, None
-        if upstream is not None:
-            upstream.abort()
 
     # --- upstream's events
 
@@ -250,16 +182,10 @@ class Exchange:
         self.client.transport.write(head)
 
     def _whole_stream(self, data: bytes) -> bool:
-        """A stream is whole only with `[DONE]` or a finish reason; an error's body needs neither."""
+        """A stream is whole only with its end; an error's body needs none."""
         if self.status >= 400:
             return True
-        tail = self._tail + data[-TAIL_BYTES:]
-        if _DONE.search(tail) is not None or _FINISHED.search(tail) is not None:
-            return True
-        if self._length != -1 or self.unframed:
-            return False
-        tail = _CHUNK_LINES.sub(_NONE, tail)  # a chunk may end inside the very word
-        return _DONE.search(tail) is not None or _FINISHED.search(tail) is not None
+        return whole_stream(self._tail + data[-TAIL_BYTES:], chunked=self._length == -1 and not self.unframed)
 
     def lost(self, upstream: Upstream, outcome: Outcome) -> None:
         """The connection broke, or what came on it was no HTTP."""
@@ -350,35 +276,7 @@ class Exchange:
 
     def usage(self) -> tuple[int | None, int | None]:
         """Prompt and completion tokens as the engine counted them, where the reply's end tells."""
-        tail = self._tail
-        start = tail.rfind(b'"usage"')
-        if start < 0:
-            return None, None
-        start = tail.find(b"{", start)
-        try:
-            usage = _decode_usage(tail[start : tail.find(b"}", start) + 1])
-        except (msgspec.DecodeError, UnicodeDecodeError):  # e.g. an object within it: look for the two figures alone
-            return _search_usage(tail, start)
-        return usage.prompt_tokens, usage.completion_tokens
-
-
-_Count = Annotated[int, msgspec.Meta(ge=0, lt=1_000_000_000)]
-
-
-class _Usage(msgspec.Struct, gc=False):
-    prompt_tokens: _Count
-    completion_tokens: _Count | None = None
-
-
-_decode_usage = msgspec.json.Decoder(_Usage).decode
-
-
-def _search_usage(tail: bytes, start: int) -> tuple[int | None, int | None]:
-    found = _USAGE.search(tail, start) if start >= 0 else None
-    if found is None:
-        return None, None
-    prompt, completion = found.groups()
-    return int(prompt), None if completion is None else int(completion)
+        return usage(self._tail)
 
 
 def _without_nominated(blob: bytes, connection: bytes) -> bytes:

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from typing import Final
 
 from spillway_sidecar.flow.limiter import Limiter
+from spillway_sidecar.proxy.call import CHOOSING, OVER, STREAMING
 from spillway_sidecar.proxy.downstream import Downstream
 from spillway_sidecar.proxy.errors import Outcome, Refusal
-from spillway_sidecar.proxy.exchange import CHOOSING, OVER, STREAMING, Exchange
+from spillway_sidecar.proxy.exchange import Exchange
 from spillway_sidecar.proxy.head import RequestHead, ResponseHead
 from spillway_sidecar.proxy.upstream import Target
 from spillway_sidecar.routing.classify import PATHS, estimate_tokens

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import Final
 
 from spillway_sidecar.flow.budget import RetryBudget
-from spillway_sidecar.proxy.attempt import NOT_ERRORS, RETRY_AFTER_SECONDS, RouteExchange
+from spillway_sidecar.proxy.answers import RETRY_AFTER_SECONDS
+from spillway_sidecar.proxy.attempt import NOT_ERRORS, RouteExchange
 from spillway_sidecar.proxy.downstream import Downstream
 from spillway_sidecar.proxy.errors import Outcome, Refusal
 from spillway_sidecar.proxy.head import RequestHead

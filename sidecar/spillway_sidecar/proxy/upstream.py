@@ -19,7 +19,7 @@ from spillway_sidecar.scheduling.state import EndpointState
 from spillway_wire.names import RequestType
 
 if TYPE_CHECKING:
-    from spillway_sidecar.proxy.exchange import Exchange
+    from spillway_sidecar.proxy.call import Call
 
 IDLE_SECONDS: Final = 60.0
 MAX_IDLE: Final = 1024
@@ -111,7 +111,7 @@ class Upstream(asyncio.Protocol):
     def __init__(self, target: Target) -> None:
         self.target = target
         self.transport: asyncio.Transport = None  # type: ignore[assignment]
-        self.exchange: Exchange | None = None
+        self.exchange: Call | None = None
         self.used = False  # carried a request before this one
         self.answered = False  # a byte has come for this one
         self.idle_since = 0.0
@@ -123,7 +123,7 @@ class Upstream(asyncio.Protocol):
         self._keep = True
         self._interim = 0
 
-    def send(self, exchange: Exchange, data: bytes) -> None:
+    def send(self, exchange: Call, data: bytes) -> None:
         """Sends a request; its reply goes to `exchange`."""
         self.exchange = exchange
         self.answered = False
@@ -180,7 +180,7 @@ class Upstream(asyncio.Protocol):
 
     # --- reading one reply
 
-    def _head(self, exchange: Exchange, data: bytes) -> None:
+    def _head(self, exchange: Call, data: bytes) -> None:
         try:
             head = parse_response(data)
         except ValueError:
@@ -214,7 +214,7 @@ class Upstream(asyncio.Protocol):
             if body:
                 self._body(exchange, body)
 
-    def _interim_head(self, exchange: Exchange, head: ResponseHead, data: bytes) -> None:
+    def _interim_head(self, exchange: Call, head: ResponseHead, data: bytes) -> None:
         self._interim += 1
         if head.status == 101 or self._interim > MAX_INTERIM:
             self._broken(exchange)
@@ -224,7 +224,7 @@ class Upstream(asyncio.Protocol):
         if rest and self.exchange is exchange:
             self._head(exchange, rest)
 
-    def _body(self, exchange: Exchange, data: bytes) -> None:
+    def _body(self, exchange: Call, data: bytes) -> None:
         """Bytes behind the head, which has said how they are framed."""
         state = self._state
         if state == _LENGTH:
@@ -236,7 +236,7 @@ class Upstream(asyncio.Protocol):
         else:
             self._chunked(exchange, data)
 
-    def _length(self, exchange: Exchange, data: bytes) -> None:
+    def _length(self, exchange: Call, data: bytes) -> None:
         size = len(data)
         left = self._left
         if size < left:
@@ -249,7 +249,7 @@ class Upstream(asyncio.Protocol):
         self._release(exchange)
         exchange.completed(data)
 
-    def _chunked(self, exchange: Exchange, data: bytes) -> None:
+    def _chunked(self, exchange: Call, data: bytes) -> None:
         cursor = self._cursor
         assert cursor is not None  # noqa: S101
         # The cursor has seen the held bytes; they are the start of the chunk that goes on in `data`.
@@ -282,7 +282,7 @@ class Upstream(asyncio.Protocol):
         self._state = _BETWEEN if cursor.whole else _CHUNKED
         exchange.relay(held + data if held else data)
 
-    def _unframed(self, exchange: Exchange, data: bytes) -> None:
+    def _unframed(self, exchange: Call, data: bytes) -> None:
         """A chunked reply for a client that does not know chunks."""
         cursor = self._cursor
         assert cursor is not None  # noqa: S101
@@ -302,13 +302,13 @@ class Upstream(asyncio.Protocol):
         elif data:
             exchange.relay(data)
 
-    def _finish(self, exchange: Exchange, extra: bytes) -> None:
+    def _finish(self, exchange: Call, extra: bytes) -> None:
         if extra:
             self._keep = False
         self._release(exchange)
         exchange.completed(_NONE)
 
-    def _release(self, exchange: Exchange) -> None:
+    def _release(self, exchange: Call) -> None:
         """The reply is whole: keep the connection for the next request, if both sides allow it."""
         self.exchange = None
         self._cursor = None
@@ -322,7 +322,7 @@ class Upstream(asyncio.Protocol):
             self._state = _DEAD
             self.transport.close()
 
-    def _broken(self, exchange: Exchange) -> None:
+    def _broken(self, exchange: Call) -> None:
         self.abort()
         exchange.lost(self, Outcome.PROTOCOL)
 

@@ -1,0 +1,57 @@
+"""The end of a reply, of which a kilobyte is kept: what it tells of tokens, and whether a stream is whole."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final
+
+import msgspec
+
+TAIL_BYTES: Final = 1024
+_NONE = b""
+_USAGE: Final = re.compile(rb'"prompt_tokens"\s*+:\s*+([0-9]{1,9})(?:[^}]*?"completion_tokens"\s*+:\s*+([0-9]{1,9}))?')
+_FINISHED: Final = re.compile(rb'"finish_reason"\s*+:\s*+"')
+_DONE: Final = re.compile(rb"(?:\A|[\r\n])data: ?+\[DONE\]")
+_CHUNK_LINES: Final = re.compile(rb"\r\n[0-9A-Fa-f]{1,8}+(?:[ \t]*+;[^\r\n]*+)?+\r\n")
+
+
+def whole_stream(tail: bytes, *, chunked: bool) -> bool:
+    """Whether an SSE stream that ends in `tail` is whole: only with `[DONE]` or a finish reason. `chunked`: framing is in it."""
+    if _DONE.search(tail) is not None or _FINISHED.search(tail) is not None:
+        return True
+    if not chunked:
+        return False
+    tail = _CHUNK_LINES.sub(_NONE, tail)  # a chunk may end inside the very word
+    return _DONE.search(tail) is not None or _FINISHED.search(tail) is not None
+
+
+_Count = Annotated[int, msgspec.Meta(ge=0, lt=1_000_000_000)]
+
+
+class _Usage(msgspec.Struct, gc=False):
+    prompt_tokens: _Count
+    completion_tokens: _Count | None = None
+
+
+_decode_usage = msgspec.json.Decoder(_Usage).decode
+
+
+def usage(tail: bytes) -> tuple[int | None, int | None]:
+    """Prompt and completion tokens as the engine counted them, where the reply's end tells."""
+    start = tail.rfind(b'"usage"')
+    if start < 0:
+        return None, None
+    start = tail.find(b"{", start)
+    try:
+        told = _decode_usage(tail[start : tail.find(b"}", start) + 1])
+    except (msgspec.DecodeError, UnicodeDecodeError):  # e.g. an object within it: look for the two figures alone
+        return _search_usage(tail, start)
+    return told.prompt_tokens, told.completion_tokens
+
+
+def _search_usage(tail: bytes, start: int) -> tuple[int | None, int | None]:
+    found = _USAGE.search(tail, start) if start >= 0 else None
+    if found is None:
+        return None, None
+    prompt, completion = found.groups()
+    return int(prompt), None if completion is None else int(completion)
