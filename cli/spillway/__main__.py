@@ -20,6 +20,7 @@ COMMANDS = (
     ("get", "show routes or backends with their live load", "spillway.get.command"),
     ("explain", "tell why a request went where it did", "spillway.explain"),
     ("inject", "print manifests with the sidecar in their pods", "spillway.inject"),
+    ("simulate", "run traffic through models of engines and several policies", "spillway.simulate.command"),
     ("sim-engine", "run one simulated inference engine", "spillway.sim_engine.command"),
     ("version", "print the versions of Spillway and Python", "spillway.version"),
 )

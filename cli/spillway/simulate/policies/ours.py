@@ -1,0 +1,108 @@
+"""The production policy: the proxy's own classes for endpoints, pools and profiles, and its own choice, one set for each router.
+
+This module does what `proxy.attempt` and `proxy.sweep` do around them, and no more.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from spillway.simulate.loads import MAX_CONCURRENCY, MAX_QUEUE
+from spillway.simulate.policies.base import Policy, Scene
+from spillway.simulate.traffic import Request
+from spillway_sidecar.balancing.choose import choose
+from spillway_sidecar.routing.classify import Facts
+from spillway_sidecar.routing.table import CompiledRule, compile_table
+from spillway_sidecar.scheduling.pool import Pool
+from spillway_sidecar.scheduling.speed import ClusterSpeed
+from spillway_sidecar.scheduling.state import EndpointState
+from spillway_wire.loads import Load
+from spillway_wire.names import RequestType
+from spillway_wire.snapshot import BackendRef, Route, Rule
+
+SWEEP_SECONDS: Final = 0.1
+REFRESH_SWEEPS: Final = 50  # limits follow the mean request each five seconds
+_MODEL: Final = "m"
+
+
+class RouterView:
+    """One router: its pictures of all endpoints, and what `choose` wants to know of it."""
+
+    __slots__ = ("now", "pool", "random", "routers", "rule")
+
+    def __init__(self, scene: Scene) -> None:
+        self.routers = scene.routers
+        self.now = 0.0
+        self.random = scene.rng.random
+        speed = ClusterSpeed()
+        states = [EndpointState(str(index), True, speed) for index in range(len(scene.engines))]
+        self.pool: Pool[EndpointState] = Pool("pool", states, speed)
+        self.limit()
+        table = compile_table(
+            "1",
+            [Route("r", (_MODEL,), (Rule("all", (BackendRef("pool"),)),))],
+            {},
+            lambda _: (self.pool, _MODEL, tuple(RequestType)),
+        )
+        self.rule: CompiledRule[Pool[EndpointState]] = table.routes[_MODEL].rules[0]
+
+    def limit(self) -> None:
+        """As a snapshot's limits are kept in force."""
+        for state in self.pool.targets:
+            state.limit(MAX_CONCURRENCY, MAX_QUEUE)
+
+
+class Ours(Policy):
+    """As the proxies choose."""
+
+    tick_seconds = SWEEP_SECONDS
+    hears = True
+
+    def __init__(self, scene: Scene) -> None:
+        super().__init__(scene)
+        self.views = [RouterView(scene) for _ in range(scene.routers)]
+        self._sweeps = 0
+
+    def choose(self, request: Request, now: float) -> int:
+        view = self.views[request.router]
+        view.now = now
+        targets = view.pool.targets
+        tried = tuple(targets[index] for index in request.tried)
+        choice = choose(view.rule, self.facts(request), view, tried)
+        return -1 if choice is None else int(choice[1].id)
+
+    def facts(self, request: Request) -> Facts:
+        """What a proxy would read of the request."""
+        return Facts(RequestType.CHAT, _MODEL, stream=True, prompt_tokens=request.input_tokens)
+
+    def sent(self, request: Request, now: float) -> None:
+        state = self.views[request.router].pool.targets[request.endpoint]
+        state.sent(request.cost)
+        request.ahead = state.awaits(request.cost)
+
+    def first_token(self, request: Request, now: float) -> None:
+        state = self.views[request.router].pool.targets[request.endpoint]
+        state.arrived(request.cost)
+        state.first_token(True, now - request.sent_at, request.input_tokens, now, request.ahead)
+
+    def ended(self, request: Request, now: float, *, ok: bool) -> None:
+        state = self.views[request.router].pool.targets[request.endpoint]
+        if not ok:
+            state.failed(now, hard=False)
+        state.done(request.cost)
+        if request.first_at < 0.0:
+            state.arrived(request.cost)
+        if ok:
+            state.succeeded(now)
+
+    def report(self, router: int, endpoint: int, load: Load, now: float) -> None:
+        self.views[router].pool.targets[endpoint].report(load, now)
+
+    def tick(self, now: float) -> None:
+        self._sweeps += 1
+        for view in self.views:
+            for state in view.pool.targets:
+                if state.factor != 1.0 or state.slowness != 1.0:
+                    state.refresh(now)
+            if self._sweeps % REFRESH_SWEEPS == 0:
+                view.limit()
