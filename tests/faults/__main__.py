@@ -1,0 +1,96 @@
+"""`make faults`: the whole matrix, or some rows of it, and the table.
+
+    python -m tests.faults                      every row, at most 15 minutes
+    python -m tests.faults --only frozen        rows whose name contains a word
+    python -m tests.faults --seed 7 --short     a tenth of the time, for a look
+    python -m tests.faults --list
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import importlib
+import random
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import tests.faults.rows  # noqa: F401 - fills ROWS
+from tests.faults.bench import ROWS, Bench, Result, Row, judge
+from tests.faults.load import Load
+from tests.faults.table import describe, table
+from tests.faults.world import Shape, World
+
+SHORT = 0.1
+
+
+async def run_row(row: Row, world: World, seed: int, seconds: float) -> Result:
+    """One row in a world that is well, and left so."""
+    began = time.monotonic()
+    load = Load(world.gateway_ports, random.Random(seed))
+    bench = Bench(world, load, random.Random(seed ^ 0x5F5F), seconds)
+    measured = await row.run(bench)
+    await world.heal()
+    load.close_idle()
+    leaks = await world.leaks()
+    return judge(row, seed, time.monotonic() - began, measured, leaks, load)
+
+
+async def run_rows(rows: list[Row], seed: int, scale: float, folder: Path) -> list[Result]:
+    """All rows, one world for each run of rows of one shape."""
+    results: list[Result] = []
+    shapes: list[Shape] = []
+    for row in rows:
+        if row.shape not in shapes:
+            shapes.append(row.shape)
+    for number, shape in enumerate(shapes):
+        place = folder / f"world-{number}"
+        place.mkdir()
+        world = World(place, seed + number, shape)
+        async with world:
+            for row in rows:
+                if row.shape == shape:
+                    before = world.memory()
+                    result = await run_row(row, world, seed, row.seconds * scale)
+                    print(describe(result, before, world.memory()), flush=True)
+                    results.append(result)
+    return results
+
+
+def main(argv: list[str]) -> int:
+    """1 where something that must never be was."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", action="append", default=[], metavar="WORD")
+    parser.add_argument("--short", action="store_true", help="a tenth of the time for each row")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--keep", action="store_true", help="keep logs and state")
+    args = parser.parse_args(argv)
+    rows = [row for row in ROWS if not args.only or any(word in row.name for word in args.only)]
+    if args.list or not rows:
+        print("\n".join(f"{row.seconds:5.0f} s  {row.name}: {row.bar}" for row in ROWS))
+        return 0 if args.list else 2
+    folder = Path(tempfile.mkdtemp(prefix="spillway-faults-"))
+    gc.freeze()
+    factory = None
+    with contextlib.suppress(ImportError):
+        factory = importlib.import_module("uvloop").new_event_loop
+    began = time.monotonic()
+    with asyncio.Runner(loop_factory=factory) as runner:
+        results = runner.run(run_rows(rows, args.seed, SHORT if args.short else 1.0, folder))
+    print(f"\n{table(results)}\n\n{time.monotonic() - began:.0f} s")
+    sound = all(result.sound for result in results)
+    if sound and not args.keep:
+        shutil.rmtree(folder)
+    else:
+        print(f"logs and state: {folder}")
+    return 0 if sound else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

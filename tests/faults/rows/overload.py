@@ -1,0 +1,3 @@
+"""More than the engines can do."""
+
+from __future__ import annotations
