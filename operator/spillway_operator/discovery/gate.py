@@ -11,12 +11,12 @@ away between two of them has to be told by name. The first state of a term waits
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from spillway_operator.kube.budget import TokenBucket
 from spillway_operator.snapshot.ports import NodeSync, SnapshotPublisher, StreamListener, Synced
-from spillway_operator.snapshot.state import SnapshotState
+from spillway_operator.snapshot.state import EncodedResource, SnapshotState, differing
 from spillway_wire.snapshot import ResourceKey
 
 AT_ONCE: Final = 6
@@ -40,6 +40,7 @@ class LeaderGate:
         self._schedule = schedule
         self._budget = TokenBucket(per_second=PER_SECOND, burst=AT_ONCE)
         self._waiting: list[SnapshotState] = []
+        self._passed: Mapping[ResourceKey, EncodedResource] = {}
         self._epoch = 0
         self._held_back = 0
 
@@ -56,7 +57,7 @@ class LeaderGate:
         if state.epoch != self._epoch:
             self._epoch = state.epoch
             self._waiting.clear()
-            self._carrier.publish(state)
+            self._hand_on(state)
             return
         self._waiting.append(state)
         if len(self._waiting) == 1:
@@ -74,17 +75,24 @@ class LeaderGate:
             self._schedule(wait, self._pass)
             return
         for state in self._waiting:
-            self._carrier.publish(state)
+            self._hand_on(state)
         self._waiting.clear()
+
+    def _hand_on(self, state: SnapshotState) -> None:
+        self._carrier.publish(state)
+        self._passed = state.resources
 
     def nodes(self) -> tuple[NodeSync, ...]:
         """Every connected proxy."""
         return self._carrier.nodes()
 
     def synced(self, keys: Iterable[ResourceKey]) -> Synced:
-        """Who runs the current content. While some of it waits here, nobody does."""
-        found = self._carrier.synced(keys)
-        return found if not self._waiting else Synced(lagging=tuple(sorted({*found.synced, *found.lagging})))
+        """Who runs the current content. What waits here nobody has."""
+        wanted = tuple(keys)
+        found = self._carrier.synced(wanted)
+        if not self._waiting or not differing(wanted, self._passed, self._waiting[-1]):
+            return found
+        return Synced(lagging=tuple(sorted({*found.synced, *found.lagging})))
 
     def info(self) -> dict[str, Any]:
         """Whether it is open, and what waits."""

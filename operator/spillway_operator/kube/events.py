@@ -39,7 +39,7 @@ class EventRecorder:
         clock: Callable[[], float],
         wall_clock: Callable[[], datetime],
         per_second: float = 5.0,
-        burst: int = 100,
+        burst: int = 25,  # as Kubernetes' own components; statuses tell of a flood
         queue_length: int = 500,
         quiet_seconds: float = 600.0,
     ) -> None:

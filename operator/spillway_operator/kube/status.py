@@ -4,6 +4,9 @@ The status pass decides what is worth a write (conditions at once, load figures 
 one place for each object, so that a status which has not left yet is replaced by the next; conditions go before figures; a few
 requests are under way at a time, all within one budget; and what fails for a passing reason is tried again later and later.
 
+A change that is on its way to the proxies is on them within a fraction of a second as a rule, so a status that says no more than this
+waits for a moment: one write then says that the object is accepted and that it is programmed. A proxy that lags is told of after it.
+
 Each write names our field manager, takes over fields that somebody else wrote (they are ours alone) and names the object's uid, so
 that a status never lands on another object of the same name. Before each write `may_write` is asked, and `clear` drops what waits
 when a term is over: writes of two leaders do not mix.
@@ -20,10 +23,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from spillway_operator.api import API_VERSION, BackendStatus, ObjectKey, RouteStatus
+from spillway_operator.api import API_VERSION, BackendStatus, ObjectKey, RouteStatus, condition_of
 from spillway_operator.kube.api import APPLY, ApiError, KubeApi, KubeError
 from spillway_operator.kube.budget import TokenBucket
 from spillway_operator.kube.transitions import Transition, transitions
+from spillway_operator.policies import reasons
 
 FIELD_MANAGER: Final = "spillway"
 PLURALS: Final = {"ModelBackend": "modelbackends", "ModelRoute": "modelroutes"}
@@ -37,9 +41,10 @@ _log = logging.getLogger(__name__)
 class WriteBudget:
     """How much may be written."""
 
-    per_second: float = 100.0  # what an API server of two cores takes beside its other work; 500 objects at once in 5 s
-    burst: int = 200
-    concurrency: int = 8
+    per_second: float = 100.0  # an API server spends 5 ms of a core on each: half a core
+    burst: int = 500  # so many objects are applied at once now and then, and their author waits for them
+    concurrency: int = 8  # a busy API server slows us down
+    pending_seconds: float = 1.0  # for proxies to take a change; a flood of them reaches proxies four times a second
     retry_base_seconds: float = 0.25
     retry_max_seconds: float = 30.0
 
@@ -90,10 +95,14 @@ class ApplySink:
         urgent = (
             before is None or before.conditions != status.conditions or before.observed_generation != status.observed_generation
         )
+        if waiting is None:
+            due_at = self._clock() + self._settings.pending_seconds if _on_its_way(status) else 0.0
+        else:
+            due_at = 0.0 if urgent and not _on_its_way(status) else waiting.due_at
         self._waiting[key] = _Waiting(
             status=status,
             urgent=urgent or (waiting is not None and waiting.urgent),
-            due_at=0.0 if urgent or waiting is None else waiting.due_at,
+            due_at=due_at,
             failures=waiting.failures if waiting is not None else 0,
         )
         self._wake.set()
@@ -198,6 +207,12 @@ class ApplySink:
             "budget": self._budget.info(),
             "counts": dict(self._counts),
         }
+
+
+def _on_its_way(status: Status) -> bool:
+    """Whether proxies are expected to take the object any moment."""
+    programmed = condition_of(status.conditions, reasons.PROGRAMMED)
+    return programmed is not None and programmed.reason == reasons.PENDING
 
 
 def apply_body(key: ObjectKey, status: Status, uid: str) -> dict[str, Any]:

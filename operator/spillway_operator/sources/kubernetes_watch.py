@@ -81,6 +81,19 @@ class _Backoffs:
             delay = min(self._pace.retry_last_seconds, delay * 2)
 
 
+class _NothingKept(kopf.DiffBaseStorage):
+    """What kopf would keep on an object to see what changed since. Event handlers never ask, and it copies each object for it."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return {}
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        pass
+
+
 class KopfThread:
     """Runs kopf until `stop`. `emit` is called in the thread."""
 
@@ -257,6 +270,7 @@ class KopfThread:
         settings.process.ultimate_exiting_timeout = None  # it would kill the whole process
         settings.posting.enabled = False
         settings.scanning.disabled = True
+        settings.persistence.diffbase_storage = _NothingKept()
         settings.networking.error_backoffs = _Backoffs(pace, self._rng)
         settings.networking.request_timeout = pace.list_seconds
         settings.networking.connect_timeout = pace.connect_seconds

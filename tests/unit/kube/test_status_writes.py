@@ -132,6 +132,33 @@ async def test_what_fails_for_a_passing_reason_is_tried_again(bench: Bench):
     assert len(bench.server.requests) == 4
 
 
+ROUTE = ObjectKey("ModelRoute", "ml", "chat")
+ON_ITS_WAY = condition("Programmed", "False", "Pending")
+
+
+async def test_what_proxies_take_at_once_is_told_in_one_write():
+    bench = Bench(pending_seconds=5.0)
+    bench.sink.write(ROUTE, route(condition("Accepted"), ON_ITS_WAY))
+    bench.sink.write(ROUTE, route(condition("Accepted"), condition("Programmed", "False", "Pending", "19 of 20")))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert bench.server.requests == []
+    bench.sink.write(ROUTE, route(condition("Accepted"), condition("Programmed", "True", "Programmed")))
+    await bench.until(lambda: bench.sink.info()["counts"].get("applied"))
+    bench.task.cancel()
+    await asyncio.wait({bench.task})
+    ((_, _, body, _),) = bench.server.requests
+    assert [each["status"] for each in body["status"]["conditions"]] == ["True", "True"]
+
+
+async def test_a_proxy_that_lags_is_told_of():
+    bench = Bench(pending_seconds=0.01)
+    bench.sink.write(ROUTE, route(ON_ITS_WAY))
+    await bench.until(lambda: bench.sink.info()["counts"].get("applied"))
+    bench.task.cancel()
+    await asyncio.wait({bench.task})
+
+
 @pytest.mark.parametrize(("status", "count"), [(404, "gone"), (422, "refused"), (400, "refused")])
 async def test_what_will_not_change_is_not_repeated(bench: Bench, status: int, count: str):
     bench.server.errors = [ApiError(status, "x", "y")]
