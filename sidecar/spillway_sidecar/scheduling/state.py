@@ -22,10 +22,14 @@ from typing import Final
 
 from spillway_sidecar.scheduling.health import EndpointHealth
 from spillway_sidecar.scheduling.speed import BASE_TOKENS, ClusterSpeed
+from spillway_sidecar.scheduling.wait import Turn
 from spillway_wire.loads import Load
 
 UNLIMITED: Final = 1 << 30
 LASTING_QUEUE_SECONDS: Final = 1.2  # more than one sample of the engine's metrics
+LARGE_QUEUE_SHARE: Final = 4  # a queue of a quarter of what runs is no chance, though it be one sample
+LIMIT_GROWTH_SECONDS: Final = 2.0
+KV_FULL_RATIO: Final = 0.95
 STALE_SECONDS: Final = 3.0  # three reporting intervals
 KNEE_SHARE: Final = 8  # queueing is felt from an eighth of the concurrency limit on
 KNEE_MIN_REQUESTS: Final = 4
@@ -41,9 +45,9 @@ class EndpointState(EndpointHealth):
     """One endpoint as this router sees it. Mutable, single-threaded; numbers only."""
 
     __slots__ = (
-        "awaiting_tokens", "in_flight", "in_flight_tokens", "inbound", "knee_tokens", "max_concurrency", "max_requests", "max_running",
-        "reported_at", "reported_requests", "reported_tokens", "reported_waiting", "sent_since", "sent_since_tokens",
-        "slowness", "slowness_at", "speed", "suspect", "waiting_since",
+        "awaiting_tokens", "finished_since", "in_flight", "in_flight_tokens", "inbound", "knee_tokens", "kv_full", "limit_moved_at", "limit_step",
+        "max_concurrency", "max_requests", "max_running", "reported_at", "reported_requests", "reported_tokens", "reported_waiting", "sent_since", "sent_since_tokens",
+        "slowness", "slowness_at", "speed", "suspect", "turn", "waiting_since",
     )  # fmt: skip
 
     def __init__(self, id_: str, inbound: bool, speed: ClusterSpeed) -> None:
@@ -55,13 +59,18 @@ class EndpointState(EndpointHealth):
         self.awaiting_tokens = 0  # of those in flight, what has not had its first token
         self.sent_since = 0
         self.sent_since_tokens = 0
+        self.finished_since = 0
         self.reported_tokens = 0
         self.reported_requests = 0
         self.reported_waiting = 0
         self.waiting_since = 0.0
         self.max_running = UNLIMITED  # learned: what the engine runs while requests wait in it
+        self.limit_moved_at = 0.0
+        self.limit_step = 1
+        self.kv_full = False
         self.reported_at = -1e9
         self.suspect = False
+        self.turn: Turn | None = None  # the wait before it, where a rule asks for it
         self.slowness = 1.0
         self.slowness_at = 0.0
         self.max_requests = UNLIMITED
@@ -89,20 +98,36 @@ class EndpointState(EndpointHealth):
         self.reported_at = now
         self.sent_since = 0
         self.sent_since_tokens = 0
+        self.finished_since = 0
+        self.kv_full = load.kv_cache_ratio is not None and load.kv_cache_ratio >= KV_FULL_RATIO
         self.says(now, away=load.draining or not load.engine_up)
 
     def _learn_limit(self, load: Load, now: float) -> None:
-        """What the engine runs while requests wait in it is what it can run. Only a queue that lasts counts: one sample may be chance."""
+        """What the engine runs while requests wait in it is what it can run; one sample of a short queue may be chance.
+
+        While it runs that much and nothing waits, the limit grows again, by steps that double: those who hold requests back by it
+        would otherwise never see that the engine can do more.
+        """
         waiting = load.queued + (load.engine_waiting or 0)
         if not waiting or now - self.reported_at > STALE_SECONDS:
             self.waiting_since = now
         self.reported_waiting = waiting
-        lasting = waiting > 0 and now - self.waiting_since >= LASTING_QUEUE_SECONDS
-        if load.engine_running:
-            if lasting and load.engine_waiting:
-                self.max_running = load.engine_running
-            elif load.engine_running > self.max_running:
-                self.max_running = self.max_concurrency  # it can do more than that
+        running, queue = load.engine_running, load.engine_waiting
+        if not running:
+            return
+        if queue:
+            lasting = now - self.waiting_since >= LASTING_QUEUE_SECONDS
+            if lasting or (queue >= LARGE_QUEUE_SHARE and queue * LARGE_QUEUE_SHARE >= running):
+                self.max_running = min(running, self.max_concurrency)
+                self.limit_moved_at = now
+                self.limit_step = 1
+                return
+        if running > self.max_running:
+            self.max_running = self.max_concurrency  # it can do more than that
+        elif running == self.max_running < self.max_concurrency and not queue and now - self.limit_moved_at >= LIMIT_GROWTH_SECONDS:
+            self.max_running = min(running + self.limit_step, self.max_concurrency)
+            self.limit_moved_at = now
+            self.limit_step *= 2
 
     # --- requests
 
@@ -129,6 +154,7 @@ class EndpointState(EndpointHealth):
         """That request has ended, however it did."""
         self.in_flight -= 1
         self.in_flight_tokens -= tokens
+        self.finished_since += 1
         self.probing = False
 
     def first_token(self, stream: bool, seconds: float, prompt_tokens: int, now: float, ahead_tokens: int = 0) -> None:
@@ -195,6 +221,20 @@ class EndpointState(EndpointHealth):
             and now - self.reported_at <= STALE_SECONDS
         )
 
+    def saturated(self, routers: int, now: float) -> bool:
+        """Whether it has as much as it can run: one more request would wait there, and may as well wait where it can go elsewhere.
+
+        By this router's own count, or by the endpoint's last word with what was sent and has ended since, or for want of KV cache.
+        """
+        limit = self.max_running
+        if self.in_flight >= limit:
+            return True
+        if now - self.reported_at > STALE_SECONDS or self.suspect:
+            return False
+        if self.kv_full and self.in_flight:
+            return True
+        return self.reported_requests - self.finished_since + routers * self.sent_since >= limit
+
     def score(self, cost: int, routers: int, now: float) -> float:
         """Relative time to first token that a request of `cost` tokens would meet; lower is better."""
         return self.relative_wait(self.guarded_tokens(routers, now), cost, routers)
@@ -225,4 +265,5 @@ class EndpointState(EndpointHealth):
             "away": self.away_until > 0.0,
             "down": self.down_until > 0.0,
             "suspect": self.suspect,
+            "turn": self.turn.info() if self.turn is not None else None,
         }
