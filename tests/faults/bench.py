@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from tests.faults.fate import WRONG, Fate, Request
+from tests.faults.fate import NEVER, Fate, Request
 from tests.faults.load import Load, Make, counts, mixed, percentile
 from tests.faults.world import Shape, World
 
@@ -108,13 +108,8 @@ class Result:
 
 def judge(row: Row, seed: int, seconds: float, measured: Measured, leaks: list[str], load: Load) -> Result:
     """The result of a row: what is never right counts as a loss, and so does what this fault should not bring about."""
-    exempt = measured.exempt
-    bad = [
-        request
-        for request in measured.requests
-        if (request.fate in WRONG or request.fate not in row.allowed | {Fate.OK}) and request.tag.decode() not in exempt
-    ]
-    bad += [request for request in measured.requests if request.fate in {Fate.CROSSED, Fate.HUNG} and request not in bad]
+    right = row.allowed | {Fate.OK}
+    bad = [r for r in measured.requests if r.fate not in right and (r.fate in NEVER or r.tag.decode() not in measured.exempt)]
     return Result(
         row=row.name,
         bar=row.bar,

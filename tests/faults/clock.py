@@ -20,14 +20,14 @@ from pathlib import Path
 def main(argv: list[str]) -> int:
     """Runs `MODULE.__main__` under the clock."""
     file, name, *rest = argv
-    real = time.time
+    real = time.time  # noqa: TID251 - this is where the clock is bent
 
     def skewed() -> float:
         with contextlib.suppress(OSError, ValueError):
             return real() + float(Path(file).read_text(encoding="ascii"))
         return real()
 
-    time.time = skewed
+    time.time = skewed  # noqa: TID251
     module = import_module(f"{name}.__main__")
     if hasattr(module, "_now"):
         module._now = lambda: datetime.fromtimestamp(skewed(), UTC)

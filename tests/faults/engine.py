@@ -1,7 +1,8 @@
 """The rig's engine: the simulated engine, with tokens that can be checked, and harm done to the bytes of its replies.
 
 A token is `<crc32 of the prompt>.<index> `. Beside `/fault`, which is the simulated engine's own, `POST /harm` takes a `Harm` or
-null: what befalls replies that begin from then on. `GET /harmed` lists those that were struck, with the time on the machine's
+null: what befalls replies that begin from then on. A request is struck once, at whichever of the engines (`ONCE` names a folder
+that they share), so that its second attempt meets no harm. `GET /harmed` lists those that were struck, with the time on the machine's
 monotonic clock. A harm is done once in a reply, at byte `at` of it (head included; `every: true` moves `at` on by one with each
 reply), or before its head or its first chunk, for the kinds that put something in.
 
@@ -18,6 +19,7 @@ import socket
 import struct
 import sys
 import time
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -26,6 +28,7 @@ from msgspec import Meta, Struct
 from spillway.sim_engine import command, http1, openai, process
 from spillway.sim_engine.server import Connection, EngineServer, Exchange
 
+ONCE: Final = "SPILLWAY_FAULTS_ONCE"
 AT_BYTE: Final = ("cut", "reset", "half", "silence", "drip", "flip")
 DRIP_SECONDS: Final = 0.001
 HUGE_BYTES: Final = 1024 * 1024
@@ -194,7 +197,7 @@ class HarmingServer(EngineServer):
     def begin(self, connection: Connection, job: openai.Job, *more: Any) -> Exchange:
         """Hands a job to the engine, after the dice."""
         harm, dice = self.harm, self.faults._rng
-        if harm is not None and dice.random() < harm.probability:
+        if harm is not None and dice.random() < harm.probability and first_time(job.offset):
             at = dice.randrange(harm.at, harm.upto) if harm.upto > harm.at else self.next_at
             if harm.every:
                 self.next_at += 1
@@ -203,6 +206,15 @@ class HarmingServer(EngineServer):
             self.struck.append((f"{job.offset:08x}", harm.kind, at, time.monotonic()))
             connection.suffer(harm, at)  # type: ignore[attr-defined]
         return super().begin(connection, job, *more)
+
+
+def first_time(digest: int) -> bool:
+    """Whether no engine has struck this request yet. Makes a note of it."""
+    try:
+        (Path(os.environ[ONCE]) / f"{digest:08x}").touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 def token(digest: int, index: int) -> str:

@@ -28,7 +28,7 @@ class Fate(enum.StrEnum):
     GARBLED = "garbled"  # what came is no HTTP
 
 
-WRONG: Final = frozenset({Fate.LOST, Fate.SILENT, Fate.CROSSED, Fate.DOUBLED, Fate.HUNG, Fate.GARBLED})
+NEVER: Final = frozenset({Fate.CROSSED, Fate.HUNG})  # not even where a reply's own bytes were corrupted
 CORRUPT: Final = frozenset({Fate.SILENT, Fate.CROSSED, Fate.DOUBLED, Fate.GARBLED})
 
 
@@ -40,7 +40,9 @@ class Request:
         "reason", "request_id", "retry_after", "sent", "status", "stream", "tag", "tokens", "whole",
     )  # fmt: skip
 
-    def __init__(self, number: int, prompt: str, tokens: int, *, stream: bool, model: str = "chat", headers: str = "", flow: str = "") -> None:
+    def __init__(
+        self, number: int, prompt: str, tokens: int, *, stream: bool, model: str = "chat", headers: str = "", flow: str = ""
+    ) -> None:
         self.number = number
         self.prompt = prompt
         self.tag = b"%08x" % zlib.crc32(prompt.encode())
@@ -73,7 +75,7 @@ class Request:
             self.body = b""
         return fate
 
-    def _fate(self) -> Fate:
+    def _fate(self) -> Fate:  # noqa: PLR0911 - a table of cases
         if self.left:
             return self._order() or Fate.LEFT
         if not self.ended:

@@ -76,7 +76,10 @@ class Relay:
             raise web.HTTPBadGateway from error
         proxy = web.WebSocketResponse(max_msg_size=MAX_FRAME_BYTES)
         async with upstream:
-            await proxy.prepare(request)
+            try:
+                await proxy.prepare(request)
+            except ConnectionResetError:  # it has gone meanwhile
+                return proxy
             ways = [
                 asyncio.create_task(self._pass(proxy, upstream, up=True)),
                 asyncio.create_task(self._pass(upstream, proxy, up=False)),

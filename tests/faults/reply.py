@@ -69,7 +69,7 @@ class Reply:
         self.whole = not self._left
         return body
 
-    def _chunks(self, data: bytes) -> bytes:
+    def _chunks(self, data: bytes) -> bytes:  # noqa: PLR0912 - one branch a state
         body = []
         while data:
             if self._left > 2:

@@ -12,9 +12,7 @@ MIB = 1024 * 1024
 def table(results: list[Result]) -> str:
     """Markdown: row, bar, figure, n, losses, seed, verdict."""
     lines = ["| fault | bar | figure | n | losses | seed | |", "| --- | --- | --- | --- | --- | --- | --- |"]
-    lines += [
-        f"| {r.row} | {r.bar} | {r.figure} | {r.n} | {r.losses} | {r.seed} | {verdict(r)} |" for r in results
-    ]
+    lines += [f"| {r.row} | {r.bar} | {r.figure} | {r.n} | {r.losses} | {r.seed} | {verdict(r)} |" for r in results]
     return "\n".join(lines)
 
 
@@ -33,8 +31,10 @@ def describe(result: Result, before: Mapping[str, int], after: Mapping[str, int]
     lines = [
         f"{verdict(result):12} {result.row} (seed {result.seed}, {result.seconds:.0f} s)",
         f"             {result.figure}",
-        f"             n {result.n}: {fates}; losses {result.losses}; generator late p99 {result.lag_p99 * 1000:.1f} ms; "
-        f"most memory: {most} {grown.get(most, 0):+.1f} MiB",
+        (
+            f"             n {result.n}: {fates}; losses {result.losses}; generator late p99 {result.lag_p99 * 1000:.1f} ms; "
+            f"most memory: {most} {grown.get(most, 0):+.1f} MiB"
+        ),
     ]
     lines += [f"             leak: {leak}" for leak in result.leaks[:12]]
     lines += [f"             wrong: {wrong}" for wrong in result.wrong[:8]]

@@ -17,10 +17,12 @@ import sys
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
+
+from tests.faults.engine import ONCE
+from tests.faults.relay import Relay
 
 from spillway.run.ports import Ports
-from tests.faults.relay import Relay
 
 ROOT: Final = Path(__file__).parents[2]
 PATIENCE_SECONDS: Final = 30.0
@@ -126,7 +128,7 @@ class Program:
     def descriptors(self) -> int:
         """Open file descriptors."""
         try:
-            return len(os.listdir(f"/proc/{self.pid}/fd"))
+            return sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir())
         except (OSError, AssertionError):
             return 0
 
@@ -144,7 +146,7 @@ class World:
         self.engines = [self._engine(number) for number in range(ENGINES)]
         self.sidecars = [self._sidecar(number) for number in range(ENGINES)]
         self.gateways = [self._gateway(number) for number in range(self.shape.gateways)]
-        self.hosts = {number: "127.0.0.1" for number in range(ENGINES)}
+        self.hosts = dict.fromkeys(range(ENGINES), "127.0.0.1")
 
     # --- programs
 
@@ -164,7 +166,10 @@ class World:
     def _engine(self, number: int) -> Program:
         port = self.port(f"engine-{number}")
         command = [sys.executable, "-m", "tests.faults.engine", "--port", str(port), "--seed", str(self.seed + number)]
-        return Program(f"engine-{number}", [*command, *self.shape.engine], self.folder / f"engine-{number}.log", port)
+        once = self.folder / "struck"
+        once.mkdir(exist_ok=True)
+        log = self.folder / f"engine-{number}.log"
+        return Program(f"engine-{number}", [*command, *self.shape.engine], log, port, environment={ONCE: str(once)})
 
     def _sidecar(self, number: int) -> Program:
         name = f"sim-{number}"
@@ -228,7 +233,7 @@ class World:
         """Everything as at the start: nothing stopped, harmed or gone."""
         self.relay.heal()
         self.write_clock(0.0)
-        self.hosts = {number: "127.0.0.1" for number in range(ENGINES)}
+        self.hosts = dict.fromkeys(range(ENGINES), "127.0.0.1")
         self.write_endpoints()
         for program in self.programs:
             program.strike(signal.SIGCONT)
@@ -244,7 +249,7 @@ class World:
         for gateway in self.gateways:
             await self.until(lambda g=gateway: self.well(g), f"{gateway.name} sees every endpoint well", fatal=False, seconds=15)
 
-    async def __aenter__(self) -> World:
+    async def __aenter__(self) -> Self:
         try:
             await self.start()
         except BaseException:
@@ -390,7 +395,19 @@ class World:
         return {program.name: program.resident_bytes() for program in [self.operator, *self.proxies]}
 
 
-_HELD: Final = frozenset({"in_flight", "in_flight_tokens", "awaiting_tokens", "queued", "queued_tokens", "queued_bytes", "retrying", "hedging", "waiting"})
+_HELD: Final = frozenset(
+    {
+        "in_flight",
+        "in_flight_tokens",
+        "awaiting_tokens",
+        "queued",
+        "queued_tokens",
+        "queued_bytes",
+        "retrying",
+        "hedging",
+        "waiting",
+    }
+)
 
 
 def held(info: Any, path: str = "") -> list[str]:

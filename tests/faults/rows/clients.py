@@ -32,9 +32,7 @@ async def leaves(bench: Bench) -> Measured:
     bench.load.close_idle()
     leaks = await world.leaks(1.0)
     after = [gateway.descriptors() for gateway in world.gateways]
-    return Measured(
-        f"{left} left, {len(leaks)} leaks after 1 s, descriptors {before} to {after}", requests, sound=not leaks
-    )
+    return Measured(f"{left} left, {len(leaks)} leaks after 1 s, descriptors {before} to {after}", requests, sound=not leaks)
 
 
 @row("clients reconnect in a storm", "0 lost", seconds=12, allowed=())

@@ -75,8 +75,12 @@ async def frozen(bench: Bench) -> Measured:
             await asyncio.sleep(0.5)
     during = [r for r in requests if any(a <= r.due <= b for a, b in windows)]
     outside = [r for r in requests if not any(a - 0.2 <= r.due <= b + 0.5 for a, b in windows)]
-    more = percentile([r.first_seconds for r in during if r.first], 0.99) - percentile([r.first_seconds for r in outside if r.first], 0.99)
-    return Measured(f"p99 {more * 1000:.0f} ms added over {len(during)} requests in {len(windows)} freezes", requests, quick=more <= 0.3)
+    more = percentile([r.first_seconds for r in during if r.first], 0.99) - percentile(
+        [r.first_seconds for r in outside if r.first], 0.99
+    )
+    return Measured(
+        f"p99 {more * 1000:.0f} ms added over {len(during)} requests in {len(windows)} freezes", requests, quick=more <= 0.3
+    )
 
 
 @row("engine accepts and says nothing", "0 lost; ejected within 2 s; nobody waits past the first-token timeout", seconds=24)
@@ -146,7 +150,12 @@ async def in_a_stream(bench: Bench) -> Measured:
     )
 
 
-@row("fast-failing engine (500 in 1 ms)", "<= 3 requests, all retried; ejected; half-open probe brings it back", seconds=20, allowed=())
+@row(
+    "fast-failing engine (500 in 1 ms)",
+    "<= 3 requests, all retried; ejected; half-open probe brings it back",
+    seconds=20,
+    allowed=(),
+)
 async def fast_failing(bench: Bench) -> Measured:
     """One engine answers 500 at once for 3 s."""
     world, rng = bench.world, bench.rng
