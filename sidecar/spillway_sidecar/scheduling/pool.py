@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from spillway_sidecar.scheduling.health import Peers
 from spillway_sidecar.scheduling.speed import ClusterSpeed
 from spillway_sidecar.scheduling.state import EndpointState
 
@@ -13,8 +14,14 @@ E = TypeVar("E", bound=EndpointState)
 
 @dataclass(slots=True)
 class Pool(Generic[E]):
-    """`targets` are all endpoints of the cluster `name`; `speed` is their mean."""
+    """`targets` are all endpoints of the cluster `name`; `speed` is their mean; by `peers` they know of each other."""
 
     name: str
     targets: list[E]
     speed: ClusterSpeed
+    peers: Peers = field(default_factory=Peers)
+
+    def __post_init__(self) -> None:
+        self.peers.endpoints = self.targets
+        for target in self.targets:
+            target.peers = self.peers

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from spillway_sidecar.scheduling.lateness import Lateness
+
 BASE_TOKENS: Final = 256  # what a request costs an engine however short its prompt
 EXPECTED_OUTPUT_TOKENS: Final = 64
 SPEED_GAIN: Final = 0.05
@@ -17,9 +19,10 @@ def request_cost(prompt_tokens: int) -> int:
 class ClusterSpeed:
     """Mean seconds to first token per unit of work in a cluster, apart for streams and whole replies."""
 
-    __slots__ = ("mean_cost", "stream", "unary")
+    __slots__ = ("late", "mean_cost", "stream", "unary")
 
     def __init__(self) -> None:
+        self.late = Lateness()
         self.stream = 0.0
         self.unary = 0.0
         self.mean_cost = float(BASE_TOKENS)
@@ -38,8 +41,15 @@ class ClusterSpeed:
             mean *= 1.0 + SPEED_GAIN * ((min(4.0, relative)) - 1.0)
         else:
             relative, mean = 1.0, per_work
+        self.late.observe(stream, relative)
         if stream:
             self.stream = mean
         else:
             self.unary = mean
         return relative
+
+    def late_seconds(self, stream: bool, prompt_tokens: int, ahead_tokens: int) -> float:
+        """After how long the first token of such a request is late; 0 while that is not known."""
+        if stream:
+            return self.stream * (BASE_TOKENS + prompt_tokens + ahead_tokens) * self.late.stream
+        return self.unary * (BASE_TOKENS + prompt_tokens) * self.late.unary

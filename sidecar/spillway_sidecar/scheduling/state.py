@@ -131,14 +131,16 @@ class EndpointState(EndpointHealth):
 
     # --- requests
 
-    def sent(self, tokens: int) -> None:
-        """A request of `tokens` estimated tokens went out."""
+    def sent(self, tokens: int) -> bool:
+        """A request of `tokens` estimated tokens went out. Returns whether it is the probe of an endpoint that is half open."""
         self.in_flight += 1
         self.in_flight_tokens += tokens
         self.sent_since += 1
         self.sent_since_tokens += tokens
-        if self.shut:
+        if self.shut and not self.probing:
             self.probing = True
+            return True
+        return False
 
     def awaits(self, tokens: int) -> int:
         """That request waits for its first token; returns the tokens that were ahead of it."""
@@ -150,12 +152,13 @@ class EndpointState(EndpointHealth):
         """It has had its first token, or waits no more."""
         self.awaiting_tokens -= tokens
 
-    def done(self, tokens: int) -> None:
-        """That request has ended, however it did."""
+    def done(self, tokens: int, *, probe: bool = True) -> None:
+        """That request has ended, however it did. `probe`: whether it may have been the probe."""
         self.in_flight -= 1
         self.in_flight_tokens -= tokens
         self.finished_since += 1
-        self.probing = False
+        if probe:
+            self.probing = False
 
     def first_token(self, stream: bool, seconds: float, prompt_tokens: int, now: float, ahead_tokens: int = 0) -> None:
         """Takes in one time to first token, with what was ahead when the request was sent."""
@@ -264,6 +267,8 @@ class EndpointState(EndpointHealth):
             "trouble": ": ".join(self.trouble) if self.trouble else None,
             "away": self.away_until > 0.0,
             "down": self.down_until > 0.0,
+            "ejected": self.ejected,
+            "ejections": self.ejections,
             "suspect": self.suspect,
             "turn": self.turn.info() if self.turn is not None else None,
         }

@@ -22,6 +22,8 @@ def test_so_many_may_retry(percent: int, in_flight: int, places: int):
         "percent": percent,
         "spent_total": places,
         "denied_total": 2,
+        "hedge_percent": 0,
+        "hedged_total": 0,
     }
 
 
@@ -50,3 +52,40 @@ def test_no_more_retry_than_the_share_of_those_in_flight(percent: int, steps: li
             budget.give_back()
             taken -= 1
         assert budget.info()["retrying"] == taken
+
+
+def test_what_was_left_of_the_share_is_there_when_an_endpoint_dies():
+    budget = RetryBudget(10)
+    for _ in range(1000):  # well, one after the other, a hundred under way
+        budget.begun_total += 1
+    budget.in_flight = 100
+    assert sum(budget.take() for _ in range(100)) == 100
+    assert not budget.take(), "no more than were under way"
+
+
+def test_in_the_long_run_retries_stay_within_the_share():
+    budget = RetryBudget(10)
+    taken = 0
+    for _ in range(10_000):  # each fails, none is answered
+        budget.begun_total += 1
+        budget.in_flight = 20
+        if budget.take():
+            taken += 1
+            budget.give_back()
+        budget.retrying = max(budget.retrying, 2)
+    assert 900 <= taken <= 1030
+
+
+def test_hedges_are_a_share_of_the_traffic_with_no_floor():
+    budget = RetryBudget(10, 2)
+    assert not budget.take_hedge()
+    hedged = 0
+    for _ in range(10_000):
+        budget.begun_total += 1
+        hedged += budget.take_hedge()
+    assert 195 <= hedged <= 200
+    budget.begun_total += 100_000
+    assert sum(budget.take_hedge() for _ in range(100)) == 10, "what was saved is bounded"
+    budget.hedge_percent = 0
+    budget.begun_total += 100_000
+    assert not budget.take_hedge()
