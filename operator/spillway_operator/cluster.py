@@ -1,9 +1,10 @@
 """What a cluster adds to the operator's parts: the API server as source and as sink, one leader among replicas, tokens and TLS.
 
 A replica's life: it reads everything, and its core works on it as the leader's does. Then it runs for the Lease. While it leads,
-publications pass the gate, the discovery port is open, and statuses and Events are written. When its term is over it publishes and
-writes nothing more at once; its streams stay up, so that an API server which was away for a minute costs the proxies nothing,
-until another replica is seen to lead: then the port closes and the proxies go there.
+publications pass the gate, the discovery port is open, and statuses and Events are written. When its term is over, also because
+nobody answers its renewals, it publishes and writes nothing more and closes the port with all streams at once, before another
+replica can lead: one that is cut off from the API server and not from the proxies does not keep them. They go on with what they
+have, and are where somebody leads within seconds.
 
 Conditions go on where the last leader left them: a term begins by taking over the statuses that stand on the API server, and
 none is written before the proxies that were connected have come back or have had the time to.
@@ -100,6 +101,7 @@ class Cluster:
         self.sink = ApplySink(
             self.api,
             uid_of=self.source.uid_of,
+            shown=store.status,
             may_write=self.leads,
             on_transition=self.events.record,
             clock=clock,
@@ -194,9 +196,6 @@ class Cluster:
         """We do not lead any more."""
         self.sink.clear()
         self.events.clear()
-
-    def on_other(self, holder: str) -> None:
-        """Another replica leads: proxies are to find it."""
         self._set_door(opened=False)
 
     def _may_pass(self, now: float) -> bool:

@@ -72,8 +72,8 @@ class ClusterSettings:
     authentication: str = "token"  # or loopback, for an operator beside its proxies on one machine
     certificate: Path | None = None  # of the discovery port
     key: Path | None = None
-    # Proxies come back within two seconds of a new leader's begin; before that their absence is no news.
-    hold_status_seconds: float = 3.0
+    # Proxies come back within four seconds of a term's begin; before that their absence is no news.
+    hold_status_seconds: float = 5.0
     figures_interval_seconds: float = 10.0  # an API server is no time series database
 
 

@@ -125,9 +125,11 @@ class Store:
 
     # -- statuses
 
-    def set_status(self, key: ObjectKey, status: Status) -> None:
-        """Keep a status; that of an object which is gone is dropped."""
-        if key in self._entries:
+    def set_status(self, key: ObjectKey, status: Status | None) -> None:
+        """Keep a status, or that there is none; that of an object which is gone is dropped."""
+        if status is None:
+            self._statuses.pop(key, None)
+        elif key in self._entries:
             self._statuses[key] = status
 
     def status(self, key: ObjectKey) -> Status | None:

@@ -78,9 +78,6 @@ class Run:
             def on_lost(self, reason: str) -> None:
                 pass
 
-            def on_other(self, holder: str) -> None:
-                assert holder != name
-
         return Election(
             self.server,  # type: ignore[arg-type]
             Listener(),

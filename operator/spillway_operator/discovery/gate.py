@@ -1,8 +1,7 @@
 """Between the core and the carrier: publications pass while this replica leads, and not faster than proxies need them.
 
-A standby's core works as the leader's does, so that it is warm; what it publishes ends here. A leader whose term is over is
-closed at once, and asked before every publication besides, so that a process that slept through the end of its term publishes
-nothing when it wakes. Proxies that are connected stay so and run what they have: a term that is regained goes on with them.
+A standby's core works as the leader's does, so that it is warm; what it publishes ends here. The gate asks before every
+publication, so that a process that slept through the end of its term publishes nothing when it wakes.
 
 A few publications pass at once, so that an edit is on the proxies within a tenth of a second; in a flood (five hundred objects
 applied at a time) they go on at four a second, each with all that came since. Every state is handed on all the same, since what was taken

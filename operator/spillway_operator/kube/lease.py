@@ -9,7 +9,8 @@ Each term has an epoch, kept in an annotation of the Lease: one more than the on
 so that it goes on rising when somebody deletes the Lease. Proxies refuse what comes with an epoch below one they have seen.
 
 A term is held only until `deadline_seconds` after the last renewal was *sent*, which is before anyone else may take it: whoever
-cannot renew stops by himself, without having been told. `leads(now)` is asked before every publication and every write.
+cannot renew stops by himself, without having been told, and at that moment: no request of a leader waits for longer than its term.
+`leads(now)` is asked before every publication and every write.
 
 The figures: 4 s, because a leader that is gone must be replaced within 5 s; renewals each second and a deadline of 3 s, so that two
 may fail. The API server carries one small write a second.
@@ -141,10 +142,7 @@ class TermListener(Protocol):
         """We lead, with this epoch."""
 
     def on_lost(self, reason: str) -> None:
-        """We do not lead any more; nobody else may be there yet."""
-
-    def on_other(self, holder: str) -> None:
-        """Somebody else leads."""
+        """We do not lead any more; nobody else does yet, where it was not let go or taken away."""
 
 
 class Election:
@@ -198,7 +196,7 @@ class Election:
     def _pause(self, now: float) -> float:
         """Seconds until the next attempt: the next renewal, the next look, or the moment at which the Lease may be taken."""
         if self.epoch is not None:
-            return self._timing.renew_seconds
+            return min(self._timing.renew_seconds, self._valid_until - now)
         if self._seen is None:
             return self._timing.look_seconds
         return min(self._timing.look_seconds, self._seen.since + patience_of(self._lease, self._timing) - now)
@@ -261,9 +259,7 @@ class Election:
 
     async def _read(self) -> Document | None:
         try:
-            lease: Document = await self._api.request(
-                "GET", f"{self._path}/{self._name}", timeout_seconds=self._timing.attempt_seconds
-            )
+            lease: Document = await self._api.request("GET", f"{self._path}/{self._name}", timeout_seconds=self._patience())
         except ApiError as error:
             if error.status == 404:
                 return None
@@ -283,8 +279,7 @@ class Election:
             timing=self._timing,
         )
         sent = self._clock()
-        left = self._timing.attempt_seconds if renew_of is None else min(self._timing.attempt_seconds, self._valid_until - sent)
-        self._lease = await self._write("POST" if lease is None else "PUT", document, max(0.05, left))
+        self._lease = await self._write("POST" if lease is None else "PUT", document, self._patience())
         self._seen, self._other = None, ""
         self._recovered()
         if renew_of is None:
@@ -296,6 +291,12 @@ class Election:
             self._listener.on_term(self.epoch)
         else:
             self._valid_until = sent + self._timing.deadline_seconds
+
+    def _patience(self) -> float:
+        """How long a request may take: a leader's ends with the term."""
+        if self.epoch is None:
+            return self._timing.attempt_seconds
+        return max(0.05, min(self._timing.attempt_seconds, self._valid_until - self._clock()))
 
     async def _write(self, method: str, document: Document, timeout_seconds: float) -> Document:
         path = self._path if method == "POST" else f"{self._path}/{self._name}"
@@ -316,7 +317,6 @@ class Election:
         if holder != self._other:
             self._other = holder
             _log.info("lease: %s leads; this replica stands by", holder)
-            self._listener.on_other(holder)
 
     def info(self) -> dict[str, Any]:
         """The term, or whose it is."""

@@ -7,6 +7,9 @@ requests are under way at a time, all within one budget; and what fails for a pa
 A change that is on its way to the proxies is on them within a fraction of a second as a rule, so a status that says no more than this
 waits for a moment: one write then says that the object is accepted and that it is programmed. A proxy that lags is told of after it.
 
+What somebody else made of a status is put right: every few seconds what we wrote is held against what the watch has shown of it, and
+what differs at two looks is written again. What others added beside it (conditions of their own) is theirs.
+
 Each write names our field manager, takes over fields that somebody else wrote (they are ours alone) and names the object's uid, so
 that a status never lands on another object of the same name. Before each write `may_write` is asked, and `clear` drops what waits
 when a term is over: writes of two leaders do not mix.
@@ -47,6 +50,7 @@ class WriteBudget:
     pending_seconds: float = 1.0  # for proxies to take a change; a flood of them reaches proxies four times a second
     retry_base_seconds: float = 0.25
     retry_max_seconds: float = 30.0
+    look_seconds: float = 10.0  # between two looks for statuses that are not as we left them; the watch is not as far behind
 
 
 @dataclass(slots=True)
@@ -65,6 +69,7 @@ class ApplySink:
         api: KubeApi,
         *,
         uid_of: Callable[[ObjectKey], str],
+        shown: Callable[[ObjectKey], Status | None],
         may_write: Callable[[], bool],
         on_transition: Callable[[ObjectKey, Transition], None],
         clock: Callable[[], float],
@@ -73,6 +78,7 @@ class ApplySink:
     ) -> None:
         self._api = api
         self._uid_of = uid_of
+        self._shown = shown
         self._may_write = may_write
         self._on_transition = on_transition
         self._clock = clock
@@ -82,6 +88,8 @@ class ApplySink:
         self._standing: dict[ObjectKey, Status] = {}
         self._waiting: dict[ObjectKey, _Waiting] = {}
         self._under_way: dict[ObjectKey, asyncio.Task[None]] = {}
+        self._look_at = 0.0
+        self._suspect: set[ObjectKey] = set()
         self._wake = asyncio.Event()
         self._counts: Counter[str] = Counter()
 
@@ -128,12 +136,30 @@ class ApplySink:
         try:
             while True:
                 self._wake.clear()
-                pause = self._start_due(self._clock())
+                now = self._clock()
+                self._look(now)
+                pause = self._start_due(now)
+                pause = self._look_at - now if pause is None else min(pause, self._look_at - now)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause):
                         await self._wake.wait()
         finally:
             self.clear()
+
+    def _look(self, now: float) -> None:
+        """Write again what differs from what we wrote, now and at the last look."""
+        if now < self._look_at:
+            return
+        self._look_at = now + self._settings.look_seconds
+        before, self._suspect = self._suspect, set()
+        for key, status in self._standing.items():
+            if key in self._waiting or key in self._under_way or stands(status, self._shown(key)):
+                continue
+            if key in before:
+                self._counts["corrected"] += 1
+                self._waiting[key] = _Waiting(status=status, urgent=True)
+            else:
+                self._suspect.add(key)
 
     def _start_due(self, now: float) -> float | None:
         """Begin what may begin; the seconds until something else may, None: when somebody calls."""
@@ -213,6 +239,22 @@ def _on_its_way(status: Status) -> bool:
     """Whether proxies are expected to take the object any moment."""
     programmed = condition_of(status.conditions, reasons.PROGRAMMED)
     return programmed is not None and programmed.reason == reasons.PENDING
+
+
+def stands(ours: Status, shown: Status | None) -> bool:
+    """Whether what is shown is what we wrote, whatever others have added to it."""
+    if shown is None or ours == shown:
+        return shown is not None
+    own = {condition.type for condition in ours.conditions}
+    of_ours = shown.model_copy(update={"conditions": tuple(each for each in shown.conditions if each.type in own)})
+    return bool(_unordered(ours.model_dump(mode="json")) == _unordered(of_ours.model_dump(mode="json")))
+
+
+def _unordered(value: Any) -> Any:
+    """The lists of a status are sets and maps, which the API server merges: their order says nothing."""
+    if isinstance(value, dict):
+        return {name: _unordered(part) for name, part in value.items()}
+    return sorted((_unordered(part) for part in value), key=repr) if isinstance(value, list) else value
 
 
 def apply_body(key: ObjectKey, status: Status, uid: str) -> dict[str, Any]:

@@ -30,8 +30,8 @@ def endpoint_ready(endpoint: EndpointFacts) -> bool:
 
 
 def ready_count(facts: BackendFacts) -> int:
-    """How many endpoints are ready; none while a proxy complains or the backend is not in use."""
-    if not facts.in_force or facts.complaints:
+    """How many endpoints are ready; none while no proxy can use the backend or it is not in use."""
+    if not facts.in_force or (facts.complaints and not _usable_elsewhere(facts)):
         return 0
     return sum(endpoint_ready(endpoint) for endpoint in facts.endpoints)
 
@@ -48,13 +48,11 @@ def accepted(facts: BackendFacts) -> Decision:
 
 
 def ready(facts: BackendFacts) -> Decision:
-    """Whether at least one endpoint takes requests and no proxy is hindered."""
+    """Whether at least one endpoint takes requests and some proxy can use it. Proxies that cannot are named all the same."""
     if not facts.in_force:
         return Decision(reasons.READY, Verdict.FALSE, reasons.NOT_ACCEPTED, "See the Accepted condition")
-    if facts.complaints:
-        first = facts.complaints[0]
-        who = names(complaint.node for complaint in facts.complaints)
-        return Decision(reasons.READY, Verdict.FALSE, first.reason, f"{first.message} (said by {who})")
+    if facts.complaints and not _usable_elsewhere(facts):
+        return Decision(reasons.READY, Verdict.FALSE, facts.complaints[0].reason, _complaint(facts))
     total = len(facts.endpoints)
     if not total:
         return Decision(reasons.READY, Verdict.FALSE, reasons.NO_ENDPOINTS, "The backend has no endpoints")
@@ -63,7 +61,22 @@ def ready(facts: BackendFacts) -> Decision:
     if not count:
         missing = names(endpoint.id for endpoint in facts.endpoints)
         return Decision(reasons.READY, Verdict.FALSE, reasons.NO_READY_ENDPOINT, f"{text}; waiting for {missing}")
+    if facts.complaints:
+        text = f"{text}; {len(_complaining(facts))} of {facts.proxies} proxies cannot use it: {_complaint(facts)}"
     return Decision(reasons.READY, Verdict.TRUE, reasons.ENDPOINTS_READY, text)
+
+
+def _complaining(facts: BackendFacts) -> list[str]:
+    return sorted({complaint.node for complaint in facts.complaints})
+
+
+def _usable_elsewhere(facts: BackendFacts) -> bool:
+    """Whether some proxy has nothing to complain of."""
+    return len(_complaining(facts)) < facts.proxies
+
+
+def _complaint(facts: BackendFacts) -> str:
+    return f"{facts.complaints[0].message} (said by {names(_complaining(facts))})"
 
 
 def reachable(facts: BackendFacts) -> Decision:

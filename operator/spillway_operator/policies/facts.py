@@ -39,6 +39,7 @@ class BackendFacts:
     refused_host: str | None = None  # why the external URL is not allowed
     failure: str | None = None  # the exception of the last attempt to reconcile it
     complaints: tuple[Complaint, ...] = ()
+    proxies: int = 0  # that are connected and told of the backend, complaining or not
     pressure: float | None = None
     was_saturated: bool = False
     low_pressure: float = 0.7  # where saturation ends

@@ -37,6 +37,7 @@ def backend_facts(
         refused_host=refused_host(world, entry.object) if isinstance(entry.object, ModelBackend) else None,
         failure=world.failures.get(entry.key),
         complaints=tuple(facts.Complaint(node=c.node, reason=c.reason, message=c.message) for c in complaints),
+        proxies=sum(sync.node.namespace in {"", entry.key.namespace} for sync in world.nodes.values()),
         pressure=world.pressures.get(name),
         was_saturated=is_true(standing.conditions, reasons.SATURATED),
         low_pressure=low_pressure,

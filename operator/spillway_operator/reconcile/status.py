@@ -89,7 +89,7 @@ class StatusPass:
 
     def run(self, world: World, now: float) -> int:
         """One pass; returns how many statuses were written."""
-        moment = self._wall_clock()
+        moment = self._wall_clock().replace(microsecond=0)  # as it is kept and shown
         problems = world.loads.problems()
         demand = world.loads.demand(now)
         ready: dict[ObjectKey, bool] = {}

@@ -172,8 +172,7 @@ class KubernetesSource:
             key = ObjectKey(resource, *place)
             facts = object_facts(resource, change.facts, self._store.get(key))
             self._store.put(facts.entry)
-            if facts.status is not None:
-                self._store.set_status(key, facts.status)
+            self._store.set_status(key, facts.status)
             if resource == BACKEND:
                 self._book.set_backend(place, facts.entry.object if isinstance(facts.entry.object, ModelBackend) else None)
         elif resource == "Pod":

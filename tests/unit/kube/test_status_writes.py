@@ -14,7 +14,7 @@ from spillway_operator.api import BackendLoad, BackendStatus, Condition, ObjectK
 from spillway_operator.kube.api import APPLY, ApiError, KubeError, UnreachableError
 from spillway_operator.kube.budget import TokenBucket
 from spillway_operator.kube.events import MAX_NOTE, EventRecorder, event_body
-from spillway_operator.kube.status import ApplySink, WriteBudget, apply_body
+from spillway_operator.kube.status import ApplySink, WriteBudget, apply_body, stands
 from spillway_operator.kube.transitions import Transition, transitions
 
 MOMENT = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
@@ -57,9 +57,11 @@ class Bench:
         self.server = Server()
         self.leads = True
         self.told: list[tuple[ObjectKey, Transition]] = []
+        self.shown: dict[ObjectKey, BackendStatus | RouteStatus] = {}
         self.sink = ApplySink(
             self.server,  # type: ignore[arg-type]
             uid_of=lambda key: f"uid of {key.name}",
+            shown=self.shown.get,
             may_write=lambda: self.leads,
             on_transition=lambda key, transition: self.told.append((key, transition)),
             clock=asyncio.get_running_loop().time,
@@ -157,6 +159,34 @@ async def test_a_proxy_that_lags_is_told_of():
     await bench.until(lambda: bench.sink.info()["counts"].get("applied"))
     bench.task.cancel()
     await asyncio.wait({bench.task})
+
+
+async def test_what_somebody_else_makes_of_a_status_is_put_right():
+    bench = Bench(look_seconds=0.01)
+    ours = backend(condition("Ready"))
+    bench.sink.adopt(KEY, ours)
+    bench.shown[KEY] = backend(condition("Ready", "False"))
+    await bench.until(lambda: bench.sink.info()["counts"].get("corrected"))
+    bench.shown[KEY] = ours
+    await bench.until(lambda: bench.sink.info()["counts"].get("applied"))
+    bench.task.cancel()
+    await asyncio.wait({bench.task})
+    assert bench.server.requests[-1][2] == apply_body(KEY, ours, "uid of fast")
+
+
+@pytest.mark.parametrize(
+    ("shown", "as_we_left_it"),
+    [
+        (None, False),
+        (backend(condition("Ready"), condition("Reachable")), True),
+        (backend(condition("Reachable"), condition("Ready"), condition("Audited")), True),  # another's is another's
+        (backend(condition("Ready")), False),
+        (backend(condition("Ready"), condition("Reachable", message="else")), False),
+        (backend(condition("Ready"), condition("Reachable"), running=1), False),
+    ],
+)
+def test_what_counts_as_another_status(shown: BackendStatus | None, as_we_left_it: bool):
+    assert stands(backend(condition("Ready"), condition("Reachable")), shown) is as_we_left_it
 
 
 @pytest.mark.parametrize(("status", "count"), [(404, "gone"), (422, "refused"), (400, "refused")])

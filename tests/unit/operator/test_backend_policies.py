@@ -80,6 +80,15 @@ def test_a_complaint_names_who_says_it():
     assert policies.ready(BackendFacts(endpoints=(OUTSIDE,), complaints=complaints)).message == "no key (said by g0, g1)"
 
 
+def test_a_backend_that_one_proxy_cannot_use_is_ready_for_the_others():
+    complaints = (Complaint("g1", "SecretMissing", "no key"), Complaint("g1", "SecretMissing", "no other key"))
+    facts = BackendFacts(endpoints=(OUTSIDE,), complaints=complaints, proxies=3)
+    decision = policies.ready(facts)
+    assert (decision.status, decision.reason) == (Verdict.TRUE, "EndpointsReady")
+    assert decision.message == "1 of 1 endpoints ready; 1 of 3 proxies cannot use it: no key (said by g1)"
+    assert policies.ready_count(facts) == 1
+
+
 def test_nothing_out_of_force_is_counted_ready():
     assert policies.ready_count(BackendFacts(in_force=False, endpoints=(UP,))) == 0
     complaint = Complaint(node="gateway-0", reason="SecretMissing", message="")
