@@ -84,6 +84,8 @@ def _attempt(number: int, attempt: Mapping[str, Any]) -> list[str]:
         f"attempt {number}  backend {attempt.get('backend', '?')}, endpoint {chosen or 'none'}"
         + (f": failed, {failure}" if failure else "")
     ]
+    if attempt.get("diverted"):
+        told.append(f"           {attempt['diverted']}")
     candidates = attempt.get("candidates") or []
     width = max((len(str(candidate.get("endpoint"))) for candidate in candidates), default=0)
     scored = sorted((c for c in candidates if c.get("score") is not None), key=lambda c: (c.get("endpoint") != chosen, c["score"]))

@@ -87,7 +87,7 @@ class Proxy:
             settings.admin_port,
         )
         if settings.metrics:
-            self.registry.register(TrafficCollector(self.route.stats, self._gauges))
+            self.registry.register(TrafficCollector(self.route.stats, self._gauges, self.route.diversions))
             if self.guard is not None:
                 self.guard.register(self.registry, self.reporter.current_load)
 
@@ -141,6 +141,7 @@ class Proxy:
             refused=route.stats.refused,
             demand=route.demand,
             problems=lambda: (*self.secrets.problems(), *self.swapper.problems()),
+            diversions=route.diversions,
         )
         reporter = Reporter(
             self.boot_id,

@@ -74,3 +74,13 @@ class ClusterProblem(Struct, frozen=True):
     cluster: Annotated[str, Meta(max_length=320)]
     reason: Annotated[str, Meta(max_length=64)]
     message: Annotated[str, Meta(max_length=1024)]
+
+
+class Diversion(Struct, frozen=True):
+    """A priority of a rule that this router sends traffic past at the time of the report, all of it or the excess."""
+
+    route: Annotated[str, Meta(max_length=320)]
+    rule: Annotated[str, Meta(max_length=320)]
+    priority: Annotated[int, Meta(ge=0, le=100)]
+    cause: Annotated[str, Meta(max_length=64)]  # a `DiversionCause`; a reader takes one that it does not know as text
+    message: Annotated[str, Meta(max_length=256)]  # e.g. "predicted wait 3.1 s > 2 s", as it was when it began

@@ -13,7 +13,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from spillway_wire.loads import BackendTraffic, ClusterProblem, Demand, Load, RouteErrors
+from spillway_wire.loads import BackendTraffic, ClusterProblem, Demand, Diversion, Load, RouteErrors
 from spillway_wire.names import Role
 
 MAX_FRAME_FROM_PROXY_BYTES = 256 * 1024
@@ -88,6 +88,7 @@ class Report(Struct, frozen=True, tag="report"):
     refused: Annotated[tuple[RouteErrors, ...], Meta(max_length=1024)] = ()
     demand: Annotated[tuple[Demand, ...], Meta(max_length=1024)] = ()
     problems: Annotated[tuple[ClusterProblem, ...], Meta(max_length=1024)] = ()
+    diversions: Annotated[tuple[Diversion, ...], Meta(max_length=1024)] = ()
 
 
 class Pong(Struct, frozen=True, tag="pong"):

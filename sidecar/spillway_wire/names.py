@@ -54,3 +54,13 @@ class Admission(enum.StrEnum):
     ADMITTED = "admitted"
     QUEUED = "queued"
     REFUSED = "refused"
+
+
+class DiversionCause(enum.StrEnum):
+    """Why traffic goes past a priority; also the reason that the route's condition carries."""
+
+    __hash__ = str.__hash__
+
+    ERROR_RATE = "ErrorRate"
+    LATENCY = "Latency"
+    WAIT = "PredictedWait"

@@ -52,27 +52,68 @@ class BackendRef(Struct, frozen=True):
     model_override: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
 
 
+class Fallback(Struct, frozen=True):
+    """A priority is left for the next one while it is worse than this; None is no bound."""
+
+    error_rate_percent: Annotated[int, Meta(ge=1, le=99)] | None = None
+    latency_p95_seconds: Seconds | None = None  # to the first byte of the body
+
+
+class Spill(Struct, frozen=True):
+    """What would wait longer than this at one priority goes to the next."""
+
+    max_wait_seconds: Seconds
+
+
 class Rule(Struct, frozen=True):
     """First matching rule wins; a rule without matches takes the rest."""
 
     name: Name
     backends: Annotated[tuple[BackendRef, ...], Meta(max_length=16)]
     matches: Annotated[tuple[Match, ...], Meta(max_length=16)] = ()
+    fallback: Fallback | None = None
+    spill: Spill | None = None
 
 
 class Timeouts(Struct, frozen=True):
-    """Seconds: to the first byte of the body, between bytes of a stream, for the whole request."""
+    """Seconds: to the first byte of the body, between bytes of a stream, for the whole request, for a connection, and for a sidecar's admission answer."""
 
     first_token_seconds: Seconds = 60.0
     stream_idle_seconds: Seconds = 60.0
     request_seconds: Seconds = 600.0
+    connect_seconds: Seconds = 2.0
+    admission_seconds: Seconds = 0.1
 
 
 class Retries(Struct, frozen=True):
-    """Attempts in all, and the share of in-flight requests that may be retries (never below one)."""
+    """Attempts in all, the share of requests that may be retries (never below one in flight), the share that may be hedged, and
+    whether a stream that broke off goes on elsewhere."""
 
     max_attempts: Annotated[int, Meta(ge=1, le=5)] = 2
     budget_percent: Annotated[int, Meta(ge=0, le=100)] = 10
+    hedge_percent: Annotated[int, Meta(ge=0, le=100)] = 2
+    continue_streams: bool = False
+
+
+class HeaderPriority(Struct, frozen=True):
+    """What one value of the priority header stands for; higher goes first."""
+
+    value: Annotated[str, Meta(min_length=1, max_length=128)]
+    priority: Annotated[int, Meta(ge=-100, le=100)]
+
+
+HeaderName = Annotated[str, Meta(min_length=1, max_length=128)]
+
+
+class FlowControl(Struct, frozen=True):
+    """The queue at a router for requests that no endpoint has room for. `max_requests` 0 is none. Header names are lower case."""
+
+    max_requests: Annotated[int, Meta(ge=0, le=10_000)] = 256
+    max_bytes: Annotated[int, Meta(ge=1, le=1 << 40)] = 64 * 1024 * 1024
+    max_wait_seconds: Seconds = 10.0
+    priority_header: HeaderName = "x-llm-d-inference-objective"
+    priorities: Annotated[tuple[HeaderPriority, ...], Meta(max_length=32)] = ()
+    fairness_header: HeaderName = "x-llm-d-inference-fairness-id"
 
 
 class Route(Struct, frozen=True, tag="route", tag_field="kind"):
@@ -84,6 +125,7 @@ class Route(Struct, frozen=True, tag="route", tag_field="kind"):
     generation: int = 0
     timeouts: Timeouts = Timeouts()
     retries: Retries = Retries()
+    flow_control: FlowControl = FlowControl()
 
 
 class SecretKeyRef(Struct, frozen=True):

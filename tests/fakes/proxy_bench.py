@@ -306,6 +306,7 @@ class Router:
         now = self.bench.clock()
         sweep_admission(self.site, now)
         sweep_connections(self.site.connections, now)
+        self.site.conditions.sweep(now)
         for cluster in self.site.clusters.values():
             for target in cluster.targets:
                 target.refresh(now)

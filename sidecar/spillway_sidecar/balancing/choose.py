@@ -3,6 +3,9 @@
 The rule's lowest priority comes first. Within it one backend is drawn by weight; the others follow in order, for when its
 endpoints are full or have a queue. Within a backend the endpoint with the best score is picked. Whatever is eliminated on
 the way is written down for the decision record.
+
+A request goes past a priority where nothing can take it, where the rule's `fallback` has left it, and where it would wait for longer than
+the rule's `spill` allows. The last two never lose a request: when no priority after it can take the request, or none sooner, it stays.
 """
 
 from __future__ import annotations
@@ -11,8 +14,9 @@ import math
 from collections.abc import Collection, Iterator
 from typing import Final, TypeVar
 
+from spillway_sidecar.balancing.diversion import Diversion
 from spillway_sidecar.routing.classify import Facts
-from spillway_sidecar.routing.table import Backend, CompiledRule
+from spillway_sidecar.routing.table import Backend, CompiledRule, PriorityGroup
 from spillway_sidecar.scheduling.picker import Candidate, Eliminated, eliminate
 from spillway_sidecar.scheduling.pool import Pool
 from spillway_sidecar.scheduling.request import View
@@ -21,9 +25,10 @@ from spillway_wire.names import RequestType
 
 E = TypeVar("E", bound=EndpointState)
 
-# Where an attempt goes, and what it was compared with.
-Choice = tuple[Backend[Pool[E]], E, list[Candidate]]
+# Where an attempt goes, what it was compared with, and why it went past an earlier priority that could have taken it.
+Choice = tuple[Backend[Pool[E]], E, list[Candidate], Diversion | None]
 
+SCAN_WAITS: Final = 16  # endpoints of a backend that are looked at for the shortest wait
 _NO_ROOM: Final = (Eliminated.FULL, Eliminated.LIMITED)
 
 
@@ -35,27 +40,88 @@ def choose(
     candidates: list[Candidate] | None = None,
 ) -> Choice[E] | None:
     """Where a request goes, or None when every endpoint is eliminated. Appends what it looked at to `candidates`."""
-    now, request_type, pick = view.now, request.type, rule.profile.pick
-    queued: Choice[E] | None = None
+    diversion: Diversion | None = None
+    left: list[PriorityGroup[Pool[E]]] = []
+    waits: list[tuple[float, PriorityGroup[Pool[E]], Backend[Pool[E]], E]] = []
     for group in rule.groups:
-        backends = group.backends
-        alone = len(backends) == 1
-        if not alone:
-            backends = _by_weight(backends, view.random())
-        for backend in backends:
-            if request_type not in backend.types:
-                continue
-            target = pick(backend.cluster, request, view, tried, candidates)
-            if target is None:
-                continue
-            if alone or not target.queues(now):
-                return backend, target, candidates or []
-            # Even the best endpoint here has a queue: another backend of this priority may have none.
-            if queued is None:
-                queued = backend, target, candidates or []
-        if queued is not None:
-            return queued
+        fallback, spill = group.fallback, group.spill
+        if fallback is not None and not fallback.passes(view.now, view.random, retry=bool(tried)):
+            left.append(group)
+            diversion = diversion or fallback.because
+            continue
+        found = _within(group, rule, request, view, tried, candidates)
+        if found is None:
+            continue
+        if spill is None and not waits:
+            return (*found, candidates or [], diversion)
+        wait, backend, target = (_wait(found[1], view), *found)
+        if spill is not None and wait > spill.limit_seconds:
+            wait, backend, target = min([(wait, backend, target), *_waits(group, request, view, tried)], key=_first)
+        waits.append((wait, group, backend, target))
+        if spill is None or spill.holds(wait):
+            break
+    if waits:
+        # The first that is in time, if none before it is sooner; the soonest where none is in time.
+        soonest = min(waits, key=_first)
+        for wait, group, _, _ in waits[: waits.index(soonest)]:
+            because = group.spill.spilled(wait, view.now)
+            diversion = diversion or because
+        return soonest[2], soonest[3], candidates or [], diversion
+    for group in left:
+        found = _within(group, rule, request, view, tried, candidates)
+        if found is not None:
+            return (*found, candidates or [], None)
     return None
+
+
+def _within(
+    group: PriorityGroup[Pool[E]],
+    rule: CompiledRule[Pool[E]],
+    request: Facts,
+    view: View,
+    tried: Collection[E],
+    candidates: list[Candidate] | None,
+) -> tuple[Backend[Pool[E]], E] | None:
+    """A backend of one priority, and its endpoint."""
+    queued: tuple[Backend[Pool[E]], E] | None = None
+    backends, pick = group.backends, rule.profile.pick
+    alone = len(backends) == 1
+    if not alone:
+        backends = _by_weight(backends, view.random())
+    for backend in backends:
+        if request.type not in backend.types:
+            continue
+        target = pick(backend.cluster, request, view, tried, candidates)
+        if target is None:
+            continue
+        if alone or not target.queues(view.now):
+            return backend, target
+        # Even the best endpoint here has a queue: another backend of this priority may have none.
+        if queued is None:
+            queued = backend, target
+    return queued
+
+
+def _wait(target: EndpointState, view: View) -> float:
+    return target.turn.seconds(view.now) if target.turn is not None else 0.0
+
+
+def _waits(
+    group: PriorityGroup[Pool[E]], request: Facts, view: View, tried: Collection[E]
+) -> Iterator[tuple[float, Backend[Pool[E]], E]]:
+    """The waits at one priority's endpoints, of many a sample: the one with the best score need not be the one with the shortest wait."""
+    for backend in group.backends:
+        targets = backend.cluster.targets
+        if request.type not in backend.types or not targets:
+            continue
+        first = int(view.random() * len(targets)) if len(targets) > SCAN_WAITS else 0
+        for target in (targets[first:] + targets[:first])[:SCAN_WAITS]:
+            if eliminate(target, tried, view.routers, view.now) is None:
+                yield _wait(target, view), backend, target
+
+
+def _first(entry: tuple[float, object, object] | tuple[float, object, object, object]) -> float:
+    return entry[0]
 
 
 def supports(rule: CompiledRule[Pool[E]], request_type: RequestType) -> bool:

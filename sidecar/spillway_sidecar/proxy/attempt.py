@@ -24,6 +24,7 @@ from spillway_sidecar.routing.rewrite import replace_model
 from spillway_sidecar.routing.table import Backend, CompiledRoute, CompiledRule
 from spillway_sidecar.scheduling.picker import Candidate
 from spillway_sidecar.scheduling.pool import Pool
+from spillway_sidecar.scheduling.wait import Turn
 from spillway_sidecar.telemetry.decisions import Attempt
 from spillway_sidecar.telemetry.stats import BackendStats
 from spillway_wire.names import Admission
@@ -48,7 +49,7 @@ class RouteExchange(Exchange):
     """One request on the route listener."""
 
     __slots__ = (
-        "_awaits", "_fresh", "_serial", "ahead", "attempts", "backend", "body", "budget", "cost", "facts", "failures", "retries", "route", "rule",
+        "_awaits", "_fresh", "_serial", "_turn", "ahead", "attempts", "backend", "body", "budget", "cost", "facts", "failures", "retries", "route", "rule",
         "sent_at", "stats", "tried",
     )  # fmt: skip
 
@@ -71,6 +72,7 @@ class RouteExchange(Exchange):
         self.failures: tuple[str, ...] = ()
         self._serial = 0
         self._awaits = False
+        self._turn: Turn | None = None
         budget = self.budget = self.site.budgets[route.name]
         budget.in_flight += 1
         try:
@@ -89,19 +91,22 @@ class RouteExchange(Exchange):
         choice = choose(self.rule, self.facts, site, self.tried, candidates)
         if choice is None:
             if candidates is not None:
-                self.attempts = (*self.attempts, ("", "", candidates))
+                self.attempts = (*self.attempts, ("", "", candidates, None))
             if not supports(self.rule, self.facts.type):
                 raise unsupported(self.facts)
         return choice
 
     def _go(self, choice: Choice[Target], *, fresh: bool = False) -> None:
         site = self.site
-        backend, target, candidates = choice
+        backend, target, candidates, diversion = choice
         if backend is not self.backend:
             self.backend = backend
             self.stats = site.stats.backends.get(backend.key) or site.stats.backend(*backend.key)
         if site.decisions is not None and not fresh:
-            self.attempts = (*self.attempts, (backend.name, target.id, candidates))
+            self.attempts = (
+                *self.attempts,
+                (backend.name, target.id, candidates, diversion.note() if diversion is not None else None),
+            )
         target.sent(self.cost)
         self.ahead = target.awaits(self.cost)
         self._awaits = True
@@ -109,6 +114,14 @@ class RouteExchange(Exchange):
         self._serial += 1
         timeouts = self.route.timeouts
         now = self.sent_at = site.now
+        if not fresh:
+            if backend.fallback is not None:
+                backend.fallback.sent(self, now)
+            if diversion is not None and not self.tried:
+                self.stats.divert(diversion.cause)  # type: ignore[union-attr]
+        turn = self._turn = target.turn if self.facts.stream else None  # a whole reply does not tell when its turn began
+        if turn is not None:
+            turn.enter(self.cost, now)
         whole, first = self.started + timeouts.request_seconds, now + timeouts.first_token_seconds
         self.deadline = first if first < whole else whole
         facts = self.facts
@@ -166,6 +179,8 @@ class RouteExchange(Exchange):
         content_type = head.fields.get(b"content-type", b"")
         if content_type[:16].lower() != b"application/json":
             self.let_go()
+            if self.backend is not None and self.backend.fallback is not None:
+                self.backend.fallback.answered(self, self.site.clock())
             self._release(now=self.site.clock(), ok=True)
             kept = status if status in (400, 401, 403, 404, 413, 422) else 502
             self.refuse(Refusal(kept, Outcome.UPSTREAM_ERROR, "The model's server refused the request.", code="upstream_error"))
@@ -179,7 +194,7 @@ class RouteExchange(Exchange):
             self.site.now = self.site.clock()
             self._leave(target)
             target.close_idle()
-            self._go((self.backend, target, []), fresh=True)
+            self._go((self.backend, target, [], None), fresh=True)
             return
         self._attempt_failed(outcome, blame=True)
 
@@ -190,6 +205,12 @@ class RouteExchange(Exchange):
         assert target is not None  # noqa: S101
         if blame:
             target.failed(now, hard=outcome in _HARD)
+        fallback = self.backend.fallback  # type: ignore[union-attr]
+        if fallback is not None:
+            if blame:
+                fallback.failed(self, now)
+            else:
+                fallback.withdrawn(self)
         self._release(now, ok=False)
         self.failures = (*self.failures, outcome.value)
         self.tried = (*self.tried, target)
@@ -222,6 +243,8 @@ class RouteExchange(Exchange):
         if self._awaits:
             self._awaits = False
             target.arrived(self.cost)
+            if self._turn is not None:
+                self._turn.left(self.cost)
 
     def _take_load(self, head: ResponseHead) -> None:
         value = head.fields.get(_LOAD_HEADER)
@@ -242,6 +265,10 @@ class RouteExchange(Exchange):
         if self._awaits:
             self._awaits = False
             self.target.arrived(self.cost)  # type: ignore[union-attr]
+            if self._turn is not None:
+                self._turn.served(self.cost, self.first_byte_at)
+        if self.backend.fallback is not None:  # type: ignore[union-attr]
+            self.backend.fallback.answered(self, self.first_byte_at)  # type: ignore[union-attr]
         if self.status < 400:
             seconds = self.first_byte_at - self.sent_at
             self.stats.ttft.observe(self.first_byte_at - self.started)  # type: ignore[union-attr]
@@ -302,10 +329,15 @@ class RouteExchange(Exchange):
         if target is not None:
             self.target = None
             self._leave(target)
+            fallback = self.backend.fallback  # type: ignore[union-attr]
             if outcome is _OK or outcome is _UPSTREAM_ERROR:
                 target.succeeded(now)
             elif outcome is not _GONE:
                 target.failed(now, hard=False)
+                if fallback is not None:
+                    fallback.failed(self, now)
+            if fallback is not None:
+                fallback.withdrawn(self)
         prompt, completion = self.usage()
         if completion is None:
             completion = max(0, self.output_events - 2)  # a role event and [DONE] carry no token

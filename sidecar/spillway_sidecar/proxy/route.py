@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from spillway_sidecar.balancing.conditions import Conditions
 from spillway_sidecar.flow.budget import RetryBudget
 from spillway_sidecar.proxy.answers import RETRY_AFTER_SECONDS
 from spillway_sidecar.proxy.attempt import NOT_ERRORS, RouteExchange
@@ -25,7 +26,7 @@ from spillway_sidecar.scheduling.pool import Pool
 from spillway_sidecar.telemetry.accesslog import AccessLog
 from spillway_sidecar.telemetry.decisions import DecisionRing
 from spillway_sidecar.telemetry.stats import TrafficStats
-from spillway_wire.loads import Demand
+from spillway_wire.loads import Demand, Diversion
 from spillway_wire.names import RequestType
 
 _MODELS: Final = b"/v1/models"
@@ -61,6 +62,7 @@ class RouteSite:
         self.table: RoutingTable[Pool[Target]] | None = None
         self.clusters: dict[str, Pool[Target]] = {}
         self.budgets: dict[str, RetryBudget] = {}
+        self.conditions = Conditions()
         self.routers = 1
         self.version = ""
         self.decisions = decisions
@@ -149,6 +151,13 @@ class RouteSite:
             | (tokens := sum(target.in_flight_tokens for target in cluster.targets))
         )
 
+    def diversions(self) -> tuple[Diversion, ...]:
+        """What this router sends past a priority at the moment."""
+        return tuple(
+            Diversion(route, rule, priority, because.cause, because.text())
+            for (route, rule, priority), because in self.conditions.diversions(self.clock())
+        )
+
     def info(self) -> dict[str, object]:
         """Connections, clusters and budgets."""
         return {
@@ -158,5 +167,6 @@ class RouteSite:
             "snapshot": self.table.version if self.table else None,
             "routers": self.routers,
             "clusters": {name: [target.info() for target in cluster.targets] for name, cluster in self.clusters.items()},
+            "conditions": self.conditions.info(self.clock()),
             "retry_budgets": {name: budget.info() for name, budget in self.budgets.items()},
         }

@@ -13,12 +13,14 @@ import ssl
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
+from spillway_sidecar.balancing.choose import endpoints as targets_of
 from spillway_sidecar.flow.budget import RetryBudget
 from spillway_sidecar.proxy.route import RouteSite
 from spillway_sidecar.proxy.upstream import Target
 from spillway_sidecar.routing.table import compile_table
 from spillway_sidecar.scheduling.pool import Pool
 from spillway_sidecar.scheduling.speed import ClusterSpeed
+from spillway_sidecar.scheduling.wait import Turn
 from spillway_wire.loads import ClusterProblem
 from spillway_wire.names import RequestType
 from spillway_wire.snapshot import Cluster, Endpoint, Endpoints, Resource, ResourceKey, Route, SecretKeyRef, Weights
@@ -71,7 +73,16 @@ class Swapper:
             cluster = clusters[name]
             return runtimes[name], cluster.model, cluster.capabilities
 
-        table = compile_table(version, routes, weights, cluster_of)
+        site.conditions.begin()
+        try:
+            table = compile_table(version, routes, weights, cluster_of, site.conditions.of)
+        except (KeyError, ValueError):
+            site.conditions.abandon()
+            raise
+        for rule in (rule for route in table.routes.values() for rule in route.rules):
+            if any(group.spill is not None for group in rule.groups):
+                for target in targets_of(rule):
+                    target.turn = target.turn or Turn()
         budgets = {route.name: site.budgets.get(route.name) or RetryBudget(route.retries.budget_percent) for route in routes}
         for route in routes:
             budgets[route.name].percent = route.retries.budget_percent

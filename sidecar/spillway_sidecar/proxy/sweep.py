@@ -60,6 +60,7 @@ async def run_sweeps(site: RouteSite, inbound: InboundSite | None = None) -> Non
             sweep_connections(site.connections, now)
             if inbound is not None:
                 sweep_connections(inbound.connections, now)
+            site.conditions.sweep(now)
             for cluster in site.clusters.values():
                 for target in cluster.targets:
                     if target.factor != 1.0 or target.slowness != 1.0:

@@ -23,7 +23,7 @@ from typing import Final, Protocol
 
 from spillway_sidecar.engines import GpuLoad
 from spillway_sidecar.reporting.engine import EngineSample
-from spillway_wire.loads import BackendTraffic, ClusterProblem, Demand, Load, RouteErrors
+from spillway_wire.loads import BackendTraffic, ClusterProblem, Demand, Diversion, Load, RouteErrors
 from spillway_wire.messages import Report
 from spillway_wire.orca import encode_load
 
@@ -77,6 +77,7 @@ class RouterFigures:
     refused: Callable[[], tuple[RouteErrors, ...]] = tuple
     demand: Callable[[], tuple[Demand, ...]] = tuple
     problems: Callable[[], tuple[ClusterProblem, ...]] = tuple
+    diversions: Callable[[], tuple[Diversion, ...]] = tuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +173,7 @@ class Reporter:
             refused=self._router.refused()[:_MAX_OTHERS],
             demand=self._router.demand()[:_MAX_OTHERS],
             problems=self._router.problems()[:_MAX_OTHERS],
+            diversions=self._router.diversions()[:_MAX_OTHERS],
         )
 
     def tick(self) -> None:

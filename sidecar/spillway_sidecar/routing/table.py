@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from spillway_sidecar.routing.classify import Facts
 from spillway_sidecar.scheduling.profile import DEFAULT, Profile
 from spillway_wire.names import RequestType
-from spillway_wire.snapshot import BackendRef, Match, Retries, Route, Rule, Timeouts, Weights
+from spillway_wire.snapshot import BackendRef, FlowControl, Match, Retries, Route, Rule, Timeouts, Weights
 
 C = TypeVar("C")
 
@@ -33,14 +33,22 @@ class Backend(Generic[C]):
     route: str
     rule: str
     key: tuple[str, str, str]  # route, rule, name: what it is counted under
+    fallback: Any = None  # of its priority
+    spill: Any = None
 
 
 @dataclass(frozen=True, slots=True)
 class PriorityGroup(Generic[C]):
-    """Backends of one priority, those with weight 0 left out."""
+    """Backends of one priority, those with weight 0 left out, and the conditions under which requests go on to the next."""
 
     priority: int
     backends: tuple[Backend[C], ...]
+    fallback: Any = None  # `balancing.fallback.Fallback`
+    spill: Any = None  # `balancing.spill.Spill`
+
+
+# (route, rule, priority) -> what stands for the rule's fallback and spill at that priority, living on from table to table.
+ConditionsOf = Callable[[Route, Rule, int], tuple[Any, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +84,18 @@ class CompiledRule(Generic[C]):
 
 
 @dataclass(frozen=True, slots=True)
+class CompiledFlow:
+    """How requests wait, with header names and values in the form that a request's head has."""
+
+    max_requests: int
+    max_bytes: int
+    max_wait_seconds: float
+    priority_header: bytes
+    priorities: Mapping[bytes, int]
+    fairness_header: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class CompiledRoute(Generic[C]):
     """A route: rules in order, and what holds for all of them."""
 
@@ -84,6 +104,7 @@ class CompiledRoute(Generic[C]):
     rules: tuple[CompiledRule[C], ...]
     timeouts: Timeouts
     retries: Retries
+    flow: CompiledFlow
 
     def rule_for(self, facts: Facts, headers: Mapping[bytes, bytes]) -> CompiledRule[C] | None:
         """The first rule that takes the request."""
@@ -107,8 +128,11 @@ def compile_table(
     routes: Iterable[Route],
     weights: Mapping[str, Weights],
     cluster_of: Callable[[str], tuple[C, str, tuple[RequestType, ...]]],
+    conditions_of: ConditionsOf = lambda *_: (None, None),
 ) -> RoutingTable[C]:
     """Compiles routes. `cluster_of(name)` gives the run-time cluster, the model name it serves and its capabilities.
+
+    `conditions_of` is asked for each priority but a rule's last, from which there is nowhere to go on to.
 
     Raises KeyError where a route names a cluster that does not exist: the snapshot was not validated.
     """
@@ -118,9 +142,10 @@ def compile_table(
         compiled = CompiledRoute(
             name=route.name,
             models=route.models,
-            rules=tuple(_compile_rule(route, rule, effective.get(rule.name, {}), cluster_of) for rule in route.rules),
+            rules=tuple(_compile_rule(route, rule, effective.get(rule.name, {}), cluster_of, conditions_of) for rule in route.rules),
             timeouts=route.timeouts,
             retries=route.retries,
+            flow=_compile_flow(route.flow_control),
         )
         for model in route.models:
             by_model.setdefault(model, compiled)
@@ -128,9 +153,13 @@ def compile_table(
 
 
 def _compile_rule(
-    route: Route, rule: Rule, effective: Mapping[str, float], cluster_of: Callable[[str], tuple[C, str, tuple[RequestType, ...]]]
+    route: Route,
+    rule: Rule,
+    effective: Mapping[str, float],
+    cluster_of: Callable[[str], tuple[C, str, tuple[RequestType, ...]]],
+    conditions_of: ConditionsOf,
 ) -> CompiledRule[C]:
-    def backend(ref: BackendRef) -> Backend[C]:
+    def backend(ref: BackendRef, fallback: Any, spill: Any) -> Backend[C]:
         cluster, model, types = cluster_of(ref.cluster)
         return Backend(
             name=ref.cluster,
@@ -141,14 +170,29 @@ def _compile_rule(
             route=route.name,
             rule=rule.name,
             key=(route.name, rule.name, ref.cluster),
+            fallback=fallback,
+            spill=spill,
         )
 
+    def group(priority: int, members: list[BackendRef]) -> PriorityGroup[C]:
+        fallback, spill = (None, None) if priority == last else conditions_of(route, rule, priority)
+        return PriorityGroup(priority, tuple(backend(ref, fallback, spill) for ref in members), fallback, spill)
+
     refs = sorted((ref for ref in rule.backends if ref.weight > 0), key=lambda ref: ref.priority)
-    groups = tuple(
-        PriorityGroup(priority, tuple(backend(ref) for ref in members))
-        for priority, members in groupby(refs, key=lambda ref: ref.priority)
-    )
+    last = refs[-1].priority if refs else 0
+    groups = tuple(group(priority, list(members)) for priority, members in groupby(refs, key=lambda ref: ref.priority))
     return CompiledRule(rule.name, tuple(_compile_match(match) for match in rule.matches), groups)
+
+
+def _compile_flow(flow: FlowControl) -> CompiledFlow:
+    return CompiledFlow(
+        max_requests=flow.max_requests,
+        max_bytes=flow.max_bytes,
+        max_wait_seconds=flow.max_wait_seconds,
+        priority_header=flow.priority_header.lower().encode("ascii"),
+        priorities={item.value.encode("latin-1"): item.priority for item in flow.priorities},
+        fairness_header=flow.fairness_header.lower().encode("ascii"),
+    )
 
 
 def _compile_match(match: Match) -> CompiledMatch:

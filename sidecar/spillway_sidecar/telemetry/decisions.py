@@ -14,8 +14,8 @@ import msgspec
 from spillway_sidecar.scheduling.picker import Candidate, Eliminated
 from spillway_wire.names import RequestType
 
-# One choice: the backend, the endpoint that won, what was compared.
-Attempt = tuple[str, str, list[Candidate]]
+# One choice: the backend, the endpoint that won, what was compared, and why it went past an earlier priority.
+Attempt = tuple[str, str, list[Candidate], str | None]
 
 
 class Decision(msgspec.Struct, gc=False, array_like=True):
@@ -58,10 +58,11 @@ class Decision(msgspec.Struct, gc=False, array_like=True):
                 {
                     "backend": backend,
                     "endpoint": endpoint,
+                    "diverted": diverted,
                     "failure": failures[index] if index < len(failures) else None,
                     "candidates": [_candidate(candidate) for candidate in candidates],
                 }
-                for index, (backend, endpoint, candidates) in enumerate(self.attempts)
+                for index, (backend, endpoint, candidates, diverted) in enumerate(self.attempts)
             ],
         }
 

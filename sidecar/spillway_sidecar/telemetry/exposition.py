@@ -8,6 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from spillway_sidecar.telemetry.stats import BUCKETS, Histogram, TrafficStats
+from spillway_wire.loads import Diversion
 
 _LABELS = ("route", "rule", "backend")
 
@@ -25,14 +26,20 @@ def _histogram(family: HistogramMetricFamily, labels: list[str], histogram: Hist
 class TrafficCollector(Collector):
     """Families of a route listener."""
 
-    def __init__(self, stats: TrafficStats, gauges: Callable[[], dict[str, float]]) -> None:
+    def __init__(
+        self, stats: TrafficStats, gauges: Callable[[], dict[str, float]], diversions: Callable[[], Iterable[Diversion]] = tuple
+    ) -> None:
         self._stats = stats
         self._gauges = gauges
+        self._diversions = diversions
 
     def collect(self) -> Iterable[Metric]:
         """One pass over the counters."""
         requests = CounterMetricFamily(
             "spillway_requests", "Requests that reached a backend, by outcome.", labels=[*_LABELS, "outcome"]
+        )
+        diverted = CounterMetricFamily(
+            "spillway_diverted", "Requests that came here past an earlier priority, by cause.", labels=[*_LABELS, "cause"]
         )
         retries = CounterMetricFamily("spillway_retries", "Attempts after the first.", labels=_LABELS)
         tokens_in = CounterMetricFamily("spillway_input_tokens", "Prompt tokens of successful requests.", labels=_LABELS)
@@ -45,6 +52,8 @@ class TrafficCollector(Collector):
             labels = [stats.route, stats.rule, stats.cluster]
             for outcome, count in stats.outcomes.items():
                 requests.add_metric([*labels, outcome], count)
+            for cause, count in stats.diverted.items():
+                diverted.add_metric([*labels, cause], count)
             retries.add_metric(labels, stats.retries)
             tokens_in.add_metric(labels, stats.input_tokens)
             tokens_out.add_metric(labels, stats.output_tokens)
@@ -56,7 +65,12 @@ class TrafficCollector(Collector):
         for refusals in self._stats.refusals.values():
             for outcome, count in refusals.outcomes.items():
                 refused.add_metric([refusals.route, outcome], count)
-        yield from (requests, retries, tokens_in, tokens_out, ttft, duration, refused)
+        diverting = GaugeMetricFamily(
+            "spillway_diverting", "1 while requests go past a priority.", labels=["route", "rule", "priority", "cause"]
+        )
+        for each in self._diversions():
+            diverting.add_metric([each.route, each.rule, str(each.priority), each.cause], 1)
+        yield from (requests, diverted, diverting, retries, tokens_in, tokens_out, ttft, duration, refused)
         for name, value in self._gauges().items():
             yield GaugeMetricFamily(name, name.removeprefix("spillway_").replace("_", " ").capitalize() + ".", value=value)
 

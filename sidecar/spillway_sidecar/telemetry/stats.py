@@ -38,6 +38,7 @@ class BackendStats:
         "_marked",
         "_marked_ttft",
         "cluster",
+        "diverted",
         "duration",
         "input_tokens",
         "outcomes",
@@ -53,6 +54,7 @@ class BackendStats:
         self.rule = rule
         self.cluster = cluster
         self.outcomes: dict[str, int] = {}
+        self.diverted: dict[str, int] = {}  # requests that came past an earlier priority, by cause
         self.retries = 0
         self.input_tokens = 0
         self.output_tokens = 0
@@ -60,6 +62,10 @@ class BackendStats:
         self.duration = Histogram()
         self._marked = (0, 0, 0, 0, 0)
         self._marked_ttft = [0] * _SIZE
+
+    def divert(self, cause: str) -> None:
+        """A request comes here past an earlier priority."""
+        self.diverted[cause] = self.diverted.get(cause, 0) + 1
 
     def _totals(self, not_errors: frozenset[str]) -> tuple[int, int, int, int, int]:
         requests = sum(self.outcomes.values())

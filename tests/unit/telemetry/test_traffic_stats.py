@@ -121,7 +121,7 @@ def test_metrics_are_the_counters():
 def _decision(request_id: bytes) -> Decision:
     return Decision(
         request_id, RequestType.CHAT, "m", True, 10, "r", "x", "1", 2,
-        (("c", "e0", [("e0", 1.23456), ("e1", Eliminated.FULL)]), ("c", "e1", [])), ("upstream_reset",), "ok", 200, 0.1, 0.5,
+        (("c", "e0", [("e0", 1.23456), ("e1", Eliminated.FULL)], None), ("c", "e1", [], "spilled: why")), ("upstream_reset",), "ok", 200, 0.1, 0.5,
     )  # fmt: skip
 
 
@@ -139,10 +139,11 @@ def test_the_last_decisions_are_found_by_request():
         {
             "backend": "c",
             "endpoint": "e0",
+            "diverted": None,
             "failure": "upstream_reset",
             "candidates": [{"endpoint": "e0", "score": 1.2346, "eliminated": None}, {"endpoint": "e1", "score": None, "eliminated": "full"}],
         },
-        {"backend": "c", "endpoint": "e1", "failure": None, "candidates": []},
+        {"backend": "c", "endpoint": "e1", "diverted": "spilled: why", "failure": None, "candidates": []},
     ]  # fmt: skip
 
 
