@@ -118,6 +118,55 @@ class Retries(SpecModel):
     )
 
 
+class HeaderPriority(SpecModel):
+    """What one value of the priority header stands for."""
+
+    value: str = Field(
+        min_length=1,
+        max_length=128,
+        pattern=HEADER_VALUE_PATTERN,
+        description="The value that the header must have, exactly, e.g. interactive.",
+    )
+    priority: int = Field(
+        strict=True, ge=-100, le=100, description="Higher goes first; requests without a listed value have priority 0."
+    )
+
+
+class FlowControl(SpecModel):
+    """How requests wait at a proxy while every endpoint has as much as it can run: by priority, then fair between flows."""
+
+    max_requests: int = Field(
+        default=256, strict=True, ge=0, le=10_000, description="Requests of one rule that may wait at one proxy; 0 refuses at once."
+    )
+    max_bytes: int = Field(
+        default=64 * 1024 * 1024,
+        strict=True,
+        ge=1,
+        le=1 << 40,
+        description="Bytes of their bodies, all together, e.g. 67108864.",
+    )
+    max_wait: Duration = Field(
+        default=Duration("10s"), description="Longest wait; a request that would wait longer is refused at once, e.g. 5s."
+    )
+    priority_header: str = Field(
+        default="x-llm-d-inference-objective",
+        min_length=1,
+        max_length=128,
+        pattern=HEADER_NAME_PATTERN,
+        description="Header that tells the priority, in lower case; it counts for the values in priorities only.",
+    )
+    priorities: Annotated[tuple[HeaderPriority, ...], Field(max_length=32), ListMap("value")] = Field(
+        default=(), description="Values of the header and what they stand for; without them all requests are of one priority."
+    )
+    fairness_header: str = Field(
+        default="x-llm-d-inference-fairness-id",
+        min_length=1,
+        max_length=128,
+        pattern=HEADER_NAME_PATTERN,
+        description="Header that tells flows (tenants, users) apart, in lower case; among those that wait each gets its share of tokens.",
+    )
+
+
 def _takes_rest(rule: dict[str, Any]) -> bool:
     return not rule.get("matches")
 
@@ -217,6 +266,7 @@ class RouteSpec(SpecModel):
     )
     timeouts: Timeouts = Field(default=Timeouts(), description="How long a request may take.")
     retries: Retries = Field(default=Retries(), description="How often a request is tried again.")
+    flow_control: FlowControl = Field(default=FlowControl(), description="How requests wait when every endpoint is busy.")
 
     @model_validator(mode="after")
     def _obey_rules(self) -> Self:

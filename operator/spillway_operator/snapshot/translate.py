@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from spillway_operator.api import ModelBackend, ModelRoute, ObjectKey, RouteRule
 from spillway_operator.api.backend import External as DeclaredExternal
+from spillway_operator.api.route import FlowControl
 from spillway_operator.api.route import Match as DeclaredMatch
 from spillway_wire import snapshot as wire
 
@@ -64,6 +65,18 @@ def route_of(route: ModelRoute) -> wire.Route:
             request_seconds=spec.timeouts.request.seconds,
         ),
         retries=wire.Retries(max_attempts=spec.retries.max_attempts, budget_percent=spec.retries.budget_percent),
+        flow_control=_flow_control(spec.flow_control),
+    )
+
+
+def _flow_control(flow: FlowControl) -> wire.FlowControl:
+    return wire.FlowControl(
+        max_requests=flow.max_requests,
+        max_bytes=flow.max_bytes,
+        max_wait_seconds=flow.max_wait.seconds,
+        priority_header=flow.priority_header,
+        priorities=tuple(wire.HeaderPriority(value=item.value, priority=item.priority) for item in flow.priorities),
+        fairness_header=flow.fairness_header,
     )
 
 

@@ -54,7 +54,7 @@ def test_a_flow_that_comes_back_has_saved_nothing_up():
     offer(queue, "early", flow=b"idler")
     for index in range(20):
         offer(queue, f"busy {index}", flow=b"busy")
-    assert [served_item for served_item in _take(queue, 12)][:2] == ["early", "busy 0"]
+    assert _take(queue, 12)[:2] == ["early", "busy 0"]
     for index in range(4):
         offer(queue, f"idler {index}", flow=b"idler")
     assert _take(queue, 4) == ["busy 11", "idler 0", "busy 12", "idler 1"], "by turns, and not four in a row"
