@@ -171,6 +171,7 @@ WIRE = [
     ("ModelRoute", ".spec.rules[].matches[].headers[].value", snapshot.HeaderMatch, "value"),
     ("ModelRoute", ".spec.rules[].matches[].promptTokens.min", snapshot.TokenRange, "min"),
     ("ModelRoute", ".spec.rules[].matches[].promptTokens.max", snapshot.TokenRange, "max"),
+    ("ModelRoute", ".spec.rules[].fallback.errorRatePercent", snapshot.Fallback, "error_rate_percent"),
     ("ModelRoute", ".spec.retries.maxAttempts", snapshot.Retries, "max_attempts"),
     ("ModelRoute", ".spec.retries.budgetPercent", snapshot.Retries, "budget_percent"),
     ("ModelBackend", ".spec.model", snapshot.Cluster, "model"),

@@ -162,6 +162,9 @@ def _backend_refs(draw: st.DrawFn) -> list[Document]:
     return refs
 
 
+_fallback = _some(errorRatePercent=st.integers(1, 99), latencyP95=_durations).filter(bool)
+
+
 @st.composite
 def _rules(draw: st.DrawFn) -> list[Document]:
     names = draw(st.lists(_labels, min_size=1, max_size=4, unique=True))
@@ -170,6 +173,8 @@ def _rules(draw: st.DrawFn) -> list[Document]:
         made: Document = {"name": name, "backendRefs": draw(_backend_refs())}
         if index < len(names) - 1 or draw(st.booleans()):
             made["matches"] = draw(st.lists(_matches, min_size=1, max_size=2))
+        if len({ref.get("priority", 0) for ref in made["backendRefs"] if ref.get("weight", 1)}) > 1:
+            made |= draw(_some(fallback=_fallback, spill=st.fixed_dictionaries({"maxWait": _durations})))
         rules.append(made)
     return rules
 

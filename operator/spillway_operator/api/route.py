@@ -89,6 +89,30 @@ class BackendRef(SpecModel):
     )
 
 
+class Fallback(SpecModel):
+    """Leave a priority for the next one while it is worse than this, by what each proxy meets itself."""
+
+    error_rate_percent: int | None = Field(
+        default=None,
+        strict=True,
+        ge=1,
+        le=99,
+        description="More than this share of the attempts of the last ten seconds failed, e.g. 5.",
+    )
+    latency_p95: Duration | None = Field(
+        default=None,
+        description="More than one attempt in twenty waits longer than this for the first byte of the answer's body, e.g. 3s.",
+    )
+
+
+class Spill(SpecModel):
+    """Send the excess of a priority on to the next one, and no more than the excess."""
+
+    max_wait: Duration = Field(
+        description="A request goes on when it would wait longer than this for its turn at the best endpoint of the priority, e.g. 2s."
+    )
+
+
 class RouteRule(SpecModel):
     """Where requests that match go."""
 
@@ -98,6 +122,12 @@ class RouteRule(SpecModel):
     )
     backend_refs: Annotated[tuple[BackendRef, ...], Field(min_length=1, max_length=16), ListMap("name")] = Field(
         description="Backends that take the requests."
+    )
+    fallback: Fallback | None = Field(
+        default=None, description="Leave a priority while it is worse than this; probes bring it back."
+    )
+    spill: Spill | None = Field(
+        default=None, description="Send on what would wait too long; it comes back when the wait has fallen to four fifths."
     )
 
 
@@ -190,6 +220,16 @@ def _idle_priorities(rule: dict[str, Any]) -> Iterator[Location]:
             yield "backendRefs", index, "weight"
 
 
+def _nowhere_to_go_on(rule: dict[str, Any]) -> Iterator[Location]:
+    if len({ref["priority"] for ref in rule["backendRefs"] if ref["weight"] != 0}) < 2:
+        yield from ((name,) for name in ("fallback", "spill") if name in rule)
+
+
+def _no_bound(fallback: dict[str, Any]) -> Iterator[Location]:
+    if "errorRatePercent" not in fallback and "latencyP95" not in fallback:
+        yield ()
+
+
 def _says_nothing(match: dict[str, Any]) -> Iterator[Location]:
     if not match.get("requestTypes") and not match.get("headers") and "promptTokens" not in match:
         yield ()
@@ -229,6 +269,23 @@ RULES: Final = (
         message="the backends of one priority must not all have weight 0: give one of them a weight, or remove them",
         find=_idle_priorities,
         field=".backendRefs",
+    ),
+    Rule(
+        name="somewhere-to-go-on",
+        path="spec.rules[]",
+        cel="(!has(self.fallback) && !has(self.spill)) || self.backendRefs.exists(a, a.weight != 0"
+        " && self.backendRefs.exists(b, b.weight != 0 && b.priority != a.priority))",
+        message="fallback and spill lead to the next priority, and there is none: give one of the backendRefs a higher priority number,"
+        " or remove them",
+        find=_nowhere_to_go_on,
+        field=".backendRefs",
+    ),
+    Rule(
+        name="fallback-has-a-bound",
+        path="spec.rules[].fallback",
+        cel="has(self.errorRatePercent) || has(self.latencyP95)",
+        message="a fallback without errorRatePercent and latencyP95 never happens: give one of them, or remove fallback",
+        find=_no_bound,
     ),
     Rule(
         name="match-says-something",

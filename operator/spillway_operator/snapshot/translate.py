@@ -81,6 +81,7 @@ def _flow_control(flow: FlowControl) -> wire.FlowControl:
 
 
 def _rule(rule: RouteRule, namespace: str) -> wire.Rule:
+    fallback = rule.fallback
     return wire.Rule(
         name=rule.name,
         matches=tuple(_match(match) for match in rule.matches),
@@ -90,6 +91,13 @@ def _rule(rule: RouteRule, namespace: str) -> wire.Rule:
             )
             for ref in rule.backend_refs
         ),
+        fallback=None
+        if fallback is None
+        else wire.Fallback(
+            error_rate_percent=fallback.error_rate_percent,
+            latency_p95_seconds=None if fallback.latency_p95 is None else fallback.latency_p95.seconds,
+        ),
+        spill=None if rule.spill is None else wire.Spill(max_wait_seconds=rule.spill.max_wait.seconds),
     )
 
 

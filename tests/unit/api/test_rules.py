@@ -59,6 +59,22 @@ def rules_of(*rules: resources.Document) -> resources.Document:
             [("range-is-forward", "spec.rules[0].matches[0].promptTokens.min")],
         ),
         (rules_of(resources.rule("a", matches=[{"promptTokens": {"min": 2, "max": 2}}])), []),
+        (
+            rules_of(resources.rule("a", {"name": "x"}, {"name": "y"}, spill={"maxWait": "2s"}, fallback={"latencyP95": "1s"})),
+            [("somewhere-to-go-on", "spec.rules[0].fallback"), ("somewhere-to-go-on", "spec.rules[0].spill")],
+        ),
+        (
+            rules_of(
+                resources.rule(
+                    "a", {"name": "x"}, {"name": "y", "priority": 1}, {"name": "z", "weight": 0}, spill={"maxWait": "2s"}
+                )
+            ),
+            [],
+        ),
+        (
+            rules_of(resources.rule("a", {"name": "x"}, {"name": "y", "priority": 1}, fallback={})),
+            [("fallback-has-a-bound", "spec.rules[0].fallback")],
+        ),
     ],
 )
 def test_a_rule_finds_what_breaks_it_and_nothing_else(document: resources.Document, expected: list[tuple[str, str]]) -> None:

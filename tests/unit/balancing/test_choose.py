@@ -34,7 +34,10 @@ class Fleet:
 
     def __post_init__(self) -> None:
         speed = ClusterSpeed()
-        self.pools = {name: Pool(name, [EndpointState(f"{name}{n}", True, speed) for n in range(count)], speed) for name, count in self.sizes.items()}
+        self.pools = {
+            name: Pool(name, [EndpointState(f"{name}{n}", True, speed) for n in range(count)], speed)
+            for name, count in self.sizes.items()
+        }
         for pool in self.pools.values():
             for target in pool.targets:
                 target.limit(8, 0)
