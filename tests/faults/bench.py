@@ -7,7 +7,7 @@ import contextlib
 import json
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from tests.faults.fate import NEVER, Fate, Request
@@ -39,6 +39,10 @@ class Row:
     seconds: float
     allowed: frozenset[Fate]
     shape: Shape
+
+    def lasting(self, seconds: float) -> Row:
+        """The same for another time."""
+        return replace(self, seconds=seconds)
 
 
 @dataclass
@@ -106,7 +110,7 @@ class Result:
     wrong: list[str]
 
 
-def judge(row: Row, seed: int, seconds: float, measured: Measured, leaks: list[str], load: Load) -> Result:
+def judge(row: Row, seed: int, seconds: float, measured: Measured, leaks: list[str], strays: int, lags: list[float]) -> Result:
     """The result of a row: what is never right counts as a loss, and so does what this fault should not bring about."""
     right = row.allowed | {Fate.OK}
     bad = [r for r in measured.requests if r.fate not in right and (r.fate in NEVER or r.tag.decode() not in measured.exempt)]
@@ -118,26 +122,33 @@ def judge(row: Row, seed: int, seconds: float, measured: Measured, leaks: list[s
         losses=len(bad),
         seed=seed,
         seconds=seconds,
-        sound=measured.sound and not bad and not leaks and not load.strays,
+        sound=measured.sound and not bad and not leaks and not strays,
         quick=measured.quick,
         fates=counts(measured.requests),
         leaks=leaks,
-        lag_p99=percentile(load.lags, 0.99),
+        lag_p99=percentile(lags, 0.99),
         wrong=[repr(request) for request in bad[:20]],
     )
 
 
 ROWS: list[Row] = []
+SOAK: list[Row] = []  # apart from the matrix
 Function = Callable[[Bench], Awaitable[Measured]]
 
 
 def row(
-    name: str, bar: str, *, seconds: float, allowed: tuple[Fate, ...] = (Fate.SIGNALLED,), shape: Shape | None = None
+    name: str,
+    bar: str,
+    *,
+    seconds: float,
+    allowed: tuple[Fate, ...] = (Fate.SIGNALLED,),
+    shape: Shape | None = None,
+    into: list[Row] = ROWS,
 ) -> Callable[[Function], Function]:
     """Puts a function into the table."""
 
     def add(function: Function) -> Function:
-        ROWS.append(Row(name, bar, function, seconds, frozenset(allowed), shape or ORDINARY))
+        into.append(Row(name, bar, function, seconds, frozenset(allowed), shape or ORDINARY))
         return function
 
     return add

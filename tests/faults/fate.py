@@ -69,8 +69,9 @@ class Request:
         self.fate: Fate | None = None
 
     def settle(self) -> Fate:
-        """The fate, once nothing more can come. Keeps the body only where something is wrong."""
+        """The fate, once nothing more can come. What is large goes; a body stays only where something is wrong with it."""
         self.fate = fate = self._fate()
+        self.prompt = ""
         if fate not in CORRUPT:
             self.body = b""
         return fate

@@ -341,7 +341,9 @@ class World:
         return found
 
     async def ready(self, proxy: Program) -> bool:
-        """Whether a proxy says that it is ready and has its stream."""
+        """Whether a proxy says that it is ready. Raises RuntimeError if it has ended."""
+        if not proxy.alive:
+            raise RuntimeError(f"{proxy.name} has ended; its log is {proxy.log}")
         return "ready" in await self.get(proxy.admin, "/readyz")
 
     async def admits(self, sidecar: Program) -> bool:
