@@ -74,7 +74,14 @@ def test_the_columns_of_routes(ours: Kubectl) -> None:
         ["NAME", "MODELS", "READY", "BACKENDS", "SYNCED", "RPS", "TTFT-P95", "ERR%", "AGE"],
         ["chat", ANY],
     ]
-    summary = {"models": "chat", "backends": "1/2", "synced": "12/12", "ttftP95": "310ms", "weights": "fast=93,slow=7"}
+    summary = {
+        "models": "chat",
+        "backends": "1/2",
+        "synced": "12/12",
+        "ttftP95": "310ms",
+        "weights": "fast=93,slow=7",
+        "active": "all:PredictedWait",
+    }
     set_status(
         ours,
         "modelroute/chat",
@@ -98,6 +105,7 @@ def test_the_columns_of_routes(ours: Kubectl) -> None:
         "TTFT-P95": "310ms",
         "ERR%": "0.2",
         "WEIGHTS": "fast=93,slow=7",
+        "ACTIVE": "all:PredictedWait",
         "REASON": "Ready",
     }
     ours("wait", "--for=condition=Programmed", "--timeout=5s", "mroute/chat")

@@ -56,7 +56,8 @@ ROUTE_COLUMNS: Final = (
     Column("RPS", ".status.traffic.requestsPerSecond", "string", "Requests per second."),
     Column("TTFT-P95", ".status.summary.ttftP95", "string", "Time to the first token that 95 percent of requests stay within."),
     Column("Err%", ".status.traffic.errorPercent", "string", "Share of requests that failed."),
-    Column("Weights", ".status.summary.weights", "string", "Backends and the share of traffic that each is meant to get.", WIDE),
+    Column("Weights", ".status.summary.weights", "string", "Backends and the share of the requests that each got lately.", WIDE),
+    Column("Active", ".status.summary.active", "string", "Fallback or spill under way: rules, and why.", WIDE),
     _REASON,
     _AGE,
 )

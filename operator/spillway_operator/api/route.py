@@ -345,9 +345,11 @@ class RouteBackend(StatusModel):
     """A backend of the route as it stands."""
 
     name: str = Field(min_length=1, max_length=253, description="Name of the ModelBackend.")
-    weight_percent: Percent = Field(default=0, description="Share of the route's traffic that it is meant to get.")
+    weight_percent: Percent = Field(
+        default=0, description="Share of the route's requests that it got lately; without any, what it is meant to get."
+    )
     ready: bool = Field(default=False, description="Whether it has endpoints that take requests.")
-    active: bool = Field(default=False, description="Whether it is of the priority that gets the traffic.")
+    active: bool = Field(default=False, description="Whether requests are sent there: all, a share, or the excess of another.")
 
 
 class Traffic(StatusModel):
@@ -366,9 +368,19 @@ class RouteSummary(StatusModel):
     synced: str = Field(default="", max_length=32, description="Proxies that run this generation of all, e.g. 12/12.")
     ttft_p95: str = Field(default="", max_length=32, description="Time to the first token with its unit, e.g. 310ms.")
     weights: str = Field(default="", max_length=512, description="Backends and their share, e.g. llama-70b=93%,gpt-4o=7%.")
+    active: str = Field(
+        default="", max_length=128, description="Rules whose requests go past a priority, and why, e.g. all:PredictedWait."
+    )
 
     @classmethod
-    def of(cls, spec: RouteSpec, backends: Sequence[RouteBackend], proxies: ProxyCounts, traffic: Traffic) -> Self:
+    def of(
+        cls,
+        spec: RouteSpec,
+        backends: Sequence[RouteBackend],
+        proxies: ProxyCounts,
+        traffic: Traffic,
+        active: Sequence[str] = (),
+    ) -> Self:
         """The strings for these figures; a list that is too long for its column ends in `+n`."""
         ttft = traffic.ttft_p95_milliseconds
         return cls(
@@ -377,6 +389,7 @@ class RouteSummary(StatusModel):
             synced=f"{proxies.synced}/{proxies.total}",
             ttft_p95="" if ttft is None else f"{ttft}ms",
             weights=_fit([f"{backend.name}={backend.weight_percent}%" for backend in backends], 500),
+            active=_fit(active, 100),
         )
 
 

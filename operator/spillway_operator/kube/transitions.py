@@ -20,6 +20,10 @@ BACKEND_READY: Final = "BackendReady"
 BACKEND_LOST: Final = "BackendLost"
 ROUTE_READY: Final = "RouteReady"
 ROUTE_LOST: Final = "RouteLost"
+FELL_BACK: Final = "FellBack"
+FALLBACK_OVER: Final = "FallbackOver"
+SPILL_BEGAN: Final = "SpillBegan"
+SPILL_OVER: Final = "SpillOver"
 
 Status = BackendStatus | RouteStatus
 
@@ -37,7 +41,11 @@ class Transition:
 def transitions(before: Status | None, after: Status) -> tuple[Transition, ...]:
     """What happened between two statuses of one object."""
     looks: tuple[Callable[[Status | None, Status], Transition | None], ...]
-    looks = (_accepted, _resolved, _programmed, _ready) if isinstance(after, RouteStatus) else (_accepted, _ready, _guarded)
+    looks = (
+        (_accepted, _resolved, _programmed, _ready, _fallen_back, _spilling)
+        if isinstance(after, RouteStatus)
+        else (_accepted, _ready, _guarded)
+    )
     return tuple(found for look in looks if (found := look(before, after)) is not None)
 
 
@@ -92,6 +100,23 @@ def _ready(before: Status | None, after: Status) -> Transition | None:
     if new.status != "True" and old is not None and old.status == "True":
         return Transition(WARNING, lost, "Serve", f"{new.reason}: {new.message}")
     return None
+
+
+def _fallen_back(before: Status | None, after: Status) -> Transition | None:
+    return _active(before, after, reasons.FALLBACK_ACTIVE, (FELL_BACK, FALLBACK_OVER), WARNING)
+
+
+def _spilling(before: Status | None, after: Status) -> Transition | None:
+    return _active(before, after, reasons.SPILL_ACTIVE, (SPILL_BEGAN, SPILL_OVER), NORMAL)
+
+
+def _active(before: Status | None, after: Status, name: str, told: tuple[str, str], kind: str) -> Transition | None:
+    """What began or is over, of a condition that is False at rest."""
+    old, new = _turn(before, after, name)
+    was, now = old is not None and old.status == "True", new is not None and new.status == "True"
+    if was == now or new is None:
+        return None
+    return Transition(kind if now else NORMAL, told[0] if now else told[1], "Route", f"{new.reason}: {new.message}")
 
 
 def _guarded(before: Status | None, after: Status) -> Transition | None:

@@ -65,6 +65,17 @@ class NodeProblem:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class NodeDiversion:
+    """One proxy's word that it sends requests past a priority of a rule, and why."""
+
+    node: str
+    rule: str
+    priority: int
+    cause: str
+    message: str
+
+
 def sum_loads(loads: Iterable[EndpointLoad | None]) -> BackendLoad:
     """The sums over endpoints; None (never reported) and stale ones count in `total` only. An engine that is down adds no capacity."""
     total = known = in_flight = queued = waiting = running = capacity = 0

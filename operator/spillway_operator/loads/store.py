@@ -8,7 +8,7 @@ Age is measured on the receiver's monotonic clock, from the arrival. A load olde
 is handed out with that mark, and means neither 0 nor full. Nodes that are gone are forgotten (`retain`), series without
 traffic expire (`sweep`), and the number of series is capped, so memory is bounded by what is connected and declared.
 
-`problems` and `demand` of a report are gauges: a report states all that hold at that moment.
+`problems`, `demand` and `diversions` of a report are gauges: a report states all that hold at that moment.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from spillway_operator.loads.figures import BackendLoad, EndpointLoad, NodeProblem, TrafficRates, sum_loads
+from spillway_operator.loads.figures import BackendLoad, EndpointLoad, NodeDiversion, NodeProblem, TrafficRates, sum_loads
 from spillway_operator.loads.windows import BUCKETS, TrafficWindow, rates
-from spillway_wire.loads import ClusterProblem, Demand, Load
+from spillway_wire.loads import ClusterProblem, Demand, Diversion, Load
 from spillway_wire.messages import Node, Report
 from spillway_wire.names import Role
 
@@ -50,6 +50,7 @@ class _NodeRecord:
     heard_at: float = 0.0
     demand: tuple[Demand, ...] = ()
     problems: tuple[ClusterProblem, ...] = ()
+    diversions: tuple[Diversion, ...] = ()
     old_boots: list[str] = field(default_factory=list)
 
 
@@ -104,6 +105,7 @@ class LoadStore:
             record.load_at = now
         record.demand = report.demand
         record.problems = report.problems
+        record.diversions = report.diversions
         return self._count(report, now)
 
     def _count(self, report: Report, now: float) -> ReportOutcome:
@@ -183,6 +185,16 @@ class LoadStore:
                 found.setdefault(problem.cluster, []).append(entry)
         return {cluster: tuple(problems) for cluster, problems in found.items()}
 
+    def diversions(self, now: float) -> dict[str, tuple[NodeDiversion, ...]]:
+        """What fresh routers send past a priority: by route, in order of node id."""
+        found: dict[str, list[NodeDiversion]] = {}
+        for node_id, record in sorted(self._nodes.items()):
+            if record.diversions and now - record.heard_at < self._stale_seconds:
+                for each in record.diversions:
+                    entry = NodeDiversion(node_id, each.rule, each.priority, each.cause, each.message)
+                    found.setdefault(each.route, []).append(entry)
+        return {route: tuple(diversions) for route, diversions in found.items()}
+
     def route_traffic(self, route: str, now: float) -> TrafficRates:
         """All that clients asked of a route, refusals included."""
         return rates(list(self._by_route.get(route, {}).values()), now)
@@ -191,11 +203,13 @@ class LoadStore:
         """All that routers sent to a backend, whatever the route."""
         return rates(list(self._by_cluster.get(cluster, {}).values()), now) if cluster else TrafficRates()
 
-    def shares(self, route: str, now: float) -> dict[tuple[str, str], TrafficRates]:
-        """Traffic of a route by (rule, cluster)."""
-        return {
-            (rule, cluster): rates([window], now) for (_, rule, cluster), window in self._by_route.get(route, {}).items() if cluster
-        }
+    def requests(self, route: str, now: float) -> dict[str, int]:
+        """Finished requests of a route by the cluster that they reached."""
+        found: Counter[str] = Counter()
+        for (_, _, cluster), window in self._by_route.get(route, {}).items():
+            if cluster and (count := window.requests(now)):
+                found[cluster] += count
+        return dict(found)
 
     def info(self) -> dict[str, Any]:
         """Sizes and counts since the start."""

@@ -57,6 +57,11 @@ class TrafficWindow:
         self.touched = now
         return slot
 
+    def requests(self, now: float) -> int:
+        """Requests in the window."""
+        oldest = int(now) - WINDOW_SLOTS + 1
+        return sum(counts[0] for second, counts in zip(self._seconds, self._counts, strict=True) if second >= oldest)
+
     def idle(self, now: float) -> bool:
         """Whether nothing of the window is left."""
         return now - self.touched > WINDOW_SLOTS + 1

@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass
 
 from spillway_wire.messages import Fault
+from spillway_wire.names import DiversionCause
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +68,29 @@ class RefFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Passed:
+    """A priority of a rule that proxies send requests past: all of them by a fallback, the excess by a spill."""
+
+    priority: int
+    cause: str  # a `DiversionCause`
+    message: str
+    nodes: int  # how many proxies
+
+    @property
+    def spilled(self) -> bool:
+        """Whether it is the excess only."""
+        return self.cause == DiversionCause.WAIT.value
+
+
+@dataclass(frozen=True, slots=True)
 class RuleFacts:
     """One rule."""
 
     name: str
     refs: tuple[RefFacts, ...]
+    falls_back: bool = False  # it declares `fallback`
+    spills: bool = False  # it declares `spill`
+    passed: tuple[Passed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,10 @@ PROGRAMMED: Final = "Programmed"  # every connected proxy runs this content
 READY: Final = "Ready"  # a request sent here has somewhere to go
 REACHABLE: Final = "Reachable"  # the engines behind a backend answer
 SATURATED: Final = "Saturated"  # the backend is pressed beyond the bound where weights begin to move away
+FALLBACK_ACTIVE: Final = (
+    "FallbackActive"  # a priority is left, being worse than a rule's fallback allows; on routes that declare one
+)
+SPILL_ACTIVE: Final = "SpillActive"  # the excess of a priority goes on by a rule's spill; on routes that declare one
 INJECTED: Final = "Injected"  # False where pods of the backend have no sidecar; not there where all have one
 
 # -- Accepted (True reuses the type's own name, as in the Gateway API)
@@ -51,6 +55,10 @@ SIDECAR_AWAY: Final = "SidecarAway"  # no sidecar of the backend is connected
 REQUESTS_SUCCEED: Final = "RequestsSucceed"  # external: judged by traffic
 REQUESTS_FAIL: Final = "RequestsFail"  # external: at least half of the recent requests failed
 NO_TRAFFIC: Final = "NoTraffic"  # external: too few requests to judge by
+
+# -- FallbackActive, SpillActive; True carries the cause as proxies tell it: ErrorRate, Latency, PredictedWait
+
+WITHIN_BOUNDS: Final = "WithinBounds"
 
 # -- Injected
 

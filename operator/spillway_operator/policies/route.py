@@ -23,7 +23,12 @@ def decide(facts: RouteFacts) -> tuple[Decision, ...]:
     """All conditions, in the order they are shown. Of a route without a good version there are no references to speak of."""
     if not facts.rules:
         return (accepted(facts), programmed(facts), ready(facts))
-    return (accepted(facts), resolved_refs(facts), programmed(facts), ready(facts))
+    decisions = [accepted(facts), resolved_refs(facts), programmed(facts), ready(facts)]
+    if any(rule.falls_back for rule in facts.rules):
+        decisions.append(diverted(facts, reasons.FALLBACK_ACTIVE, "leaves", "No priority is left", spilled=False))
+    if any(rule.spills for rule in facts.rules):
+        decisions.append(diverted(facts, reasons.SPILL_ACTIVE, "spills past", "No excess goes on", spilled=True))
+    return tuple(decisions)
 
 
 def accepted(facts: RouteFacts) -> Decision:
@@ -85,6 +90,18 @@ def ready(facts: RouteFacts) -> Decision:
     return Decision(reasons.READY, Verdict.TRUE, reasons.BACKENDS_READY, text)
 
 
+def diverted(facts: RouteFacts, name: str, does: str, rest: str, *, spilled: bool) -> Decision:
+    """Whether some proxy sends requests past a priority by `fallback` or by `spill`, and the figures that it began with."""
+    found = [(rule.name, passed) for rule in facts.rules for passed in rule.passed if passed.spilled is spilled]
+    if not found:
+        return Decision(name, Verdict.FALSE, reasons.WITHIN_BOUNDS, rest)
+    text = names(
+        f"rule {rule} {does} priority {passed.priority} ({passed.message}{f'; on {passed.nodes} proxies' if passed.nodes > 1 else ''})"
+        for rule, passed in found
+    )
+    return Decision(name, Verdict.TRUE, found[0][1].cause, text)
+
+
 def _serves(rule: RuleFacts) -> bool:
     return any(ref.ready and ref.state is RefState.RESOLVED for ref in rule.refs)
 
@@ -107,21 +124,35 @@ def conflicts(claims: Iterable[tuple[Any, str, Iterable[str]]]) -> dict[str, tup
     return lost
 
 
-def backend_shares(rules: Iterable[RuleFacts]) -> dict[str, tuple[float, bool, bool]]:
+def backend_shares(rules: Iterable[RuleFacts], routed: Mapping[str, int] | None = None) -> dict[str, tuple[float, bool, bool]]:
     """For each backend of a route: (share of 0..1, ready, active).
 
-    The share is of the traffic of a rule that names it, the mean over those rules, when rules send to the lowest priority
-    that has a ready backend; where none is ready, the lowest of all. Active: it takes a share of some rule.
+    The share is what it got of the requests in `routed`, by backend. Without any it is what it is meant to get: the mean over the rules that
+    name it, of its share where rules send to the lowest priority that has a ready backend; where none is ready, the lowest of
+    all. Active: it is meant to get some of a rule's traffic, be it the excess of the priority before it.
     """
     shares: dict[str, list[float]] = {}
     is_ready: dict[str, bool] = {}
+    active: set[str] = set()
     for rule in rules:
         resolved = [ref for ref in rule.refs if ref.state is RefState.RESOLVED]
         candidates = [ref for ref in resolved if ref.ready] or resolved
-        level = min((ref.priority for ref in candidates), default=0)
-        total = sum(ref.weight for ref in candidates if ref.priority == level)
+        left = {passed.priority for passed in rule.passed if not passed.spilled}
+        spilling = {passed.priority for passed in rule.passed if passed.spilled}
+        levels = sorted({ref.priority for ref in candidates})
+        # What a fallback has left takes nothing, unless there is nothing after it.
+        takes = [next((level for level in levels if level not in left), levels[0] if levels else 0)]
+        while takes[-1] in spilling and (after := [level for level in levels if level > takes[-1] and level not in left]):
+            takes.append(after[0])
+        total = sum(ref.weight for ref in candidates if ref.priority == takes[0])
         for ref in rule.refs:
-            takes = ref in candidates and ref.priority == level and total > 0
-            shares.setdefault(ref.backend, []).append(ref.weight / total if takes else 0.0)
+            share = ref.weight / total if ref in candidates and ref.priority == takes[0] and total > 0 else 0.0
+            shares.setdefault(ref.backend, []).append(share)
             is_ready[ref.backend] = is_ready.get(ref.backend, False) or ref.ready
-    return {name: (sum(parts) / len(parts), is_ready[name], any(parts)) for name, parts in shares.items()}
+            if ref in candidates and ref.priority in takes and ref.weight > 0:
+                active.add(ref.backend)
+    requests = sum(routed.values()) if routed else 0
+    return {
+        name: (routed.get(name, 0) / requests if routed and requests else sum(parts) / len(parts), is_ready[name], name in active)
+        for name, parts in shares.items()
+    }

@@ -106,7 +106,10 @@ class Core:
         health = (
             load.engine_up if load is not None else True,
             load.draining if load is not None else False,
-            tuple(f"{problem.cluster} {problem.reason} {problem.message}" for problem in report.problems),
+            (
+                *(f"{problem.cluster} {problem.reason} {problem.message}" for problem in report.problems),
+                *(f"{each.route} {each.rule} {each.priority} {each.cause}" for each in report.diversions),
+            ),
         )
         if self._health.get(node.id) != health:
             self._health[node.id] = health

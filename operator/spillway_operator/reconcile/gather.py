@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
-from spillway_operator.api import BackendStatus, ModelBackend, ModelRoute, ObjectKey, RouteStatus
-from spillway_operator.loads.figures import NodeProblem, TrafficRates
+from spillway_operator.api import BackendStatus, ModelBackend, ModelRoute, ObjectKey, RouteRule, RouteStatus
+from spillway_operator.loads.figures import NodeDiversion, NodeProblem, TrafficRates
 from spillway_operator.policies import facts, reasons
 from spillway_operator.policies.conditions import is_true
 from spillway_operator.reconcile.backend import refused_host
@@ -14,7 +15,10 @@ from spillway_operator.snapshot.ports import Synced
 from spillway_operator.snapshot.translate import wire_name
 from spillway_operator.store import BACKEND, Entry
 from spillway_wire.messages import Fault
+from spillway_wire.names import DiversionCause
 from spillway_wire.snapshot import Endpoint, ResourceKey
+
+_CAUSES: Final = frozenset(cause.value for cause in DiversionCause)  # others are of a later release, which no reason here is for
 
 
 def backend_facts(
@@ -66,7 +70,11 @@ def _endpoint(world: World, endpoint: Endpoint, now: float) -> facts.EndpointFac
 
 
 def route_facts(
-    world: World, entry: Entry, standing: RouteStatus, ready_backends: Mapping[ObjectKey, bool]
+    world: World,
+    entry: Entry,
+    standing: RouteStatus,
+    ready_backends: Mapping[ObjectKey, bool],
+    diversions: tuple[NodeDiversion, ...] = (),
 ) -> tuple[facts.RouteFacts, Synced]:
     """Facts of one route, and the sync they were made from; `ready_backends` is this pass's outcome for backends."""
     route = entry.object
@@ -75,7 +83,7 @@ def route_facts(
     synced = Synced()
     rules: tuple[facts.RuleFacts, ...] = ()
     if isinstance(route, ModelRoute):
-        rules = _rules(world, route, ready_backends)
+        rules = _rules(world, route, ready_backends, diversions)
         synced = world.publisher.synced(_content(world, route)) if in_force else Synced()
     return (
         facts.RouteFacts(
@@ -100,7 +108,9 @@ def _content(world: World, route: ModelRoute) -> list[ResourceKey]:
     return [("route", wire_name(route.key)), *(("cluster", name) for name in sorted(clusters) if world.in_force("cluster", name))]
 
 
-def _rules(world: World, route: ModelRoute, ready_backends: Mapping[ObjectKey, bool]) -> tuple[facts.RuleFacts, ...]:
+def _rules(
+    world: World, route: ModelRoute, ready_backends: Mapping[ObjectKey, bool], diversions: tuple[NodeDiversion, ...]
+) -> tuple[facts.RuleFacts, ...]:
     weights = world.weights(route)
     corrected = {rule.rule: rule.weights for rule in weights.rules} if weights is not None else {}
     namespace = route.metadata.namespace
@@ -117,9 +127,22 @@ def _rules(world: World, route: ModelRoute, ready_backends: Mapping[ObjectKey, b
                 )
                 for ref in rule.backend_refs
             ),
+            falls_back=rule.fallback is not None,
+            spills=rule.spill is not None,
+            passed=_passed(rule, diversions),
         )
         for rule in route.spec.rules
     )
+
+
+def _passed(rule: RouteRule, diversions: tuple[NodeDiversion, ...]) -> tuple[facts.Passed, ...]:
+    """The priorities that proxies send requests past, each with the word of the first proxy that does."""
+    declared = rule.fallback is not None or rule.spill is not None  # a proxy that runs an earlier version may say otherwise
+    found: dict[tuple[int, str], list[NodeDiversion]] = {}
+    for each in diversions:
+        if declared and each.rule == rule.name and each.cause in _CAUSES:
+            found.setdefault((each.priority, each.cause), []).append(each)
+    return tuple(facts.Passed(priority, cause, told[0].message, len(told)) for (priority, cause), told in sorted(found.items()))
 
 
 def _state(world: World, key: ObjectKey) -> facts.RefState:

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from spillway_operator.api import (
     BackendLoad,
@@ -31,7 +31,7 @@ from spillway_operator.api import (
     condition_of,
 )
 from spillway_operator.api.route import MAX_LAGGING_NAMED
-from spillway_operator.loads.figures import NodeProblem, TrafficRates
+from spillway_operator.loads.figures import NodeDiversion, NodeProblem, TrafficRates
 from spillway_operator.policies import backend as backend_policies
 from spillway_operator.policies import reasons
 from spillway_operator.policies import route as route_policies
@@ -92,6 +92,7 @@ class StatusPass:
         moment = self._wall_clock().replace(microsecond=0)  # as it is kept and shown
         problems = world.loads.problems()
         demand = world.loads.demand(now)
+        diversions = world.loads.diversions(now)
         ready: dict[ObjectKey, bool] = {}
         seen = set()
         before = self.writes
@@ -104,7 +105,8 @@ class StatusPass:
         for entry in world.store.entries(ROUTE):
             seen.add(entry.key)
             with _alone(entry.key):
-                self._offer(entry.key, self._route(world, entry, ready, now, moment), now)
+                passed = diversions.get(wire_name(entry.key), ())
+                self._offer(entry.key, self._route(world, entry, ready, passed, now, moment), now)
         for gone in self._written.keys() - seen:
             del self._written[gone]
         return self.writes - before
@@ -162,16 +164,24 @@ class StatusPass:
 
     # -- routes
 
-    def _route(self, world: World, entry: Entry, ready: dict[ObjectKey, bool], now: float, moment: datetime) -> RouteStatus:
+    def _route(
+        self,
+        world: World,
+        entry: Entry,
+        ready: dict[ObjectKey, bool],
+        diversions: tuple[NodeDiversion, ...],
+        now: float,
+        moment: datetime,
+    ) -> RouteStatus:
         standing = self._standing(entry.key)
         before = standing if isinstance(standing, RouteStatus) else RouteStatus()
-        found, synced = gather.route_facts(world, entry, before, ready)
+        found, synced = gather.route_facts(world, entry, before, ready, diversions)
         proxies = ProxyCounts(
             synced=len(synced.synced),
             total=len(synced.synced) + len(synced.lagging),
             lagging=synced.lagging[:MAX_LAGGING_NAMED],
         )
-        backends = _backends(found)
+        backends = _backends(found, world.loads.requests(wire_name(entry.key), now))
         traffic = _traffic(world.loads.route_traffic(wire_name(entry.key), now), reported=bool(world.nodes))
         return RouteStatus(
             observed_generation=entry.generation,
@@ -179,7 +189,7 @@ class StatusPass:
             proxies=proxies,
             backends=backends,
             traffic=traffic,
-            summary=RouteSummary.of(entry.object.spec, backends, proxies, traffic)
+            summary=RouteSummary.of(entry.object.spec, backends, proxies, traffic, _active(found))
             if isinstance(entry.object, ModelRoute)
             else RouteSummary(),
         )
@@ -189,13 +199,17 @@ class StatusPass:
         return {"objects": len(self._written), "writes": self.writes, "figures_interval_seconds": self._interval_seconds}
 
 
+_TOLD_AT_ONCE: Final = (reasons.ACCEPTED, reasons.READY)
+
+
 def _tell(key: ObjectKey, before: Status | None, after: Status) -> None:
-    """One log line for each object that is accepted or ready, or no longer."""
-    for name in (reasons.ACCEPTED, reasons.READY):
+    """One log line for each object that is accepted or ready, falls back or spills, or no longer."""
+    for name in (*_TOLD_AT_ONCE, reasons.FALLBACK_ACTIVE, reasons.SPILL_ACTIVE):
         old = condition_of(before.conditions, name) if before is not None else None
         new = condition_of(after.conditions, name)
-        if new is not None and (old is None or old.status != new.status):
-            level = logging.INFO if old is None or new.status == Verdict.TRUE.value else logging.WARNING
+        if new is not None and (old is None or old.status != new.status) and (old is not None or name in _TOLD_AT_ONCE):
+            good = (new.status == Verdict.TRUE.value) is (name in _TOLD_AT_ONCE)
+            level = logging.INFO if old is None or good else logging.WARNING
             _log.log(level, "status: %s: %s=%s %s: %s", key, name, new.status, new.reason, new.message)
 
 
@@ -241,11 +255,17 @@ def _percent(ratio: float | None) -> int | None:
     return None if ratio is None else round(100 * ratio)
 
 
-def _backends(found: RouteFacts) -> tuple[RouteBackend, ...]:
+def _backends(found: RouteFacts, routed: dict[str, int]) -> tuple[RouteBackend, ...]:
+    lately = {cluster.partition("/")[2]: count for cluster, count in routed.items()}
     return tuple(
         RouteBackend(name=name, weight_percent=round(100 * share), ready=ready, active=active)
-        for name, (share, ready, active) in route_policies.backend_shares(found.rules).items()
+        for name, (share, ready, active) in route_policies.backend_shares(found.rules, lately).items()
     )
+
+
+def _active(found: RouteFacts) -> list[str]:
+    """The rules that send requests past a priority, each with the cause."""
+    return [f"{rule.name}:{passed.cause}" for rule in found.rules for passed in rule.passed]
 
 
 def _traffic(rates: TrafficRates, *, reported: bool) -> Traffic:

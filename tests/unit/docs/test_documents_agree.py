@@ -20,6 +20,7 @@ from spillway_sidecar.__main__ import Proxy
 from spillway_sidecar.proxy import upstream
 from spillway_sidecar.proxy.errors import Outcome
 from spillway_sidecar.settings import parse as parse_settings
+from spillway_wire.names import DiversionCause
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCS = ROOT / "docs"
@@ -88,6 +89,7 @@ def test_every_reason_of_a_condition_is_described():
     told = rows(RESOURCES, "Conditions")
     constants = {value for name, value in vars(reasons).items() if name.isupper() and isinstance(value, str)}
     of_proxies = {secrets.REASON_MISSING, secrets.REASON_INVALID}
+    of_proxies |= {cause.value for cause in DiversionCause}
     of_proxies |= {upstream.CERTIFICATE_REFUSED, upstream.TLS_FAILED, upstream.KEY_REFUSED, upstream.ADDRESS_REFUSED}
     assert {name for row in told for cell in row[:2] for name in names(cell)} == constants | of_proxies
     assert len({names(row[1])[0] for row in told}) == len(told)

@@ -174,7 +174,7 @@ def test_requests_refused_before_a_choice_are_errors_of_the_route_and_of_no_back
     assert store.route_traffic("default/chat", 100.0).error_ratio == pytest.approx(0.1)
     assert store.backend_traffic("default/fast", 100.0).error_ratio == 0
     assert store.backend_traffic("", 100.0).requests == 0
-    assert list(store.shares("default/chat", 100.0)) == [("all", "default/fast")]
+    assert list(store.requests("default/chat", 100.0)) == ["default/fast"]
 
 
 def test_the_first_second_of_a_series_is_not_blown_up():

@@ -6,7 +6,7 @@ import pytest
 
 from spillway_operator.policies import route as policies
 from spillway_operator.policies.conditions import Verdict
-from spillway_operator.policies.facts import Conflict, NodeRefusal, RefFacts, RefState, RouteFacts, RuleFacts
+from spillway_operator.policies.facts import Conflict, NodeRefusal, Passed, RefFacts, RefState, RouteFacts, RuleFacts
 from spillway_wire.messages import Fault
 
 GOOD = RefFacts("fast", RefState.RESOLVED, ready=True)
@@ -152,6 +152,52 @@ def test_where_none_is_ready_shares_are_those_of_the_first_priority():
 def test_a_share_is_the_mean_over_rules_that_name_the_backend():
     rules = [RuleFacts("one", (GOOD,)), RuleFacts("two", (GOOD, RefFacts("b", RefState.RESOLVED, ready=True)))]
     assert policies.backend_shares(rules)["fast"][0] == pytest.approx(0.75)
+
+
+def _three(*passed: Passed) -> RuleFacts:
+    refs = tuple(RefFacts(name, RefState.RESOLVED, ready=True, priority=priority) for priority, name in enumerate("abc"))
+    return RuleFacts("all", refs, falls_back=True, spills=True, passed=passed)
+
+
+SPILLED = Passed(0, "PredictedWait", "predicted wait 3.1 s > 2 s", 2)
+LEFT = Passed(0, "ErrorRate", "error rate 22 % > 5 %", 1)
+
+
+def test_a_share_is_what_the_backend_got_where_there_was_traffic():
+    shares = policies.backend_shares([_three()], {"a": 30, "b": 10})
+    assert shares == {"a": (0.75, True, True), "b": (0.25, True, False), "c": (0.0, True, False)}
+
+
+@pytest.mark.parametrize(
+    ("passed", "active"),
+    [
+        ((), "a"),
+        ((SPILLED,), "ab"),
+        ((SPILLED, Passed(1, "PredictedWait", "", 1)), "abc"),
+        ((LEFT,), "b"),
+        ((LEFT, Passed(1, "PredictedWait", "", 1)), "bc"),
+        ((LEFT, Passed(1, "Latency", "", 1)), "c"),
+    ],
+)
+def test_active_is_what_requests_are_sent_to(passed: tuple[Passed, ...], active: str):
+    assert "".join(name for name, share in policies.backend_shares([_three(*passed)]).items() if share[2]) == active
+
+
+def test_where_a_fallback_has_nowhere_to_go_the_first_stays():
+    only = RuleFacts(
+        "all", (RefFacts("a", RefState.RESOLVED, ready=True), RefFacts("b", RefState.RESOLVED, priority=1)), passed=(LEFT,)
+    )
+    assert policies.backend_shares([only]) == {"a": (1.0, True, True), "b": (0.0, False, False)}
+
+
+def test_conditions_of_fallback_and_spill_are_there_where_they_are_declared():
+    (*_, fallback, spill) = policies.decide(RouteFacts(rules=(RULE, _three(SPILLED))))
+    assert (fallback.type, fallback.status.value, fallback.reason) == ("FallbackActive", "False", "WithinBounds")
+    assert (spill.type, spill.status.value, spill.reason) == ("SpillActive", "True", "PredictedWait")
+    assert spill.message == "rule all spills past priority 0 (predicted wait 3.1 s > 2 s; on 2 proxies)"
+    (*_, fallback, _) = policies.decide(RouteFacts(rules=(_three(LEFT),)))
+    assert fallback.message == "rule all leaves priority 0 (error rate 22 % > 5 %)"
+    assert {decision.type for decision in policies.decide(RouteFacts(rules=(RULE,)))}.isdisjoint({"FallbackActive", "SpillActive"})
 
 
 def test_weights_of_zero_share_nothing():
