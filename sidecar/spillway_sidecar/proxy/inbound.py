@@ -7,6 +7,7 @@ Every final response carries the load. A client that leaves leaves the queue or 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Final
 
@@ -25,6 +26,7 @@ DEFAULT_REQUEST_SECONDS: Final = 600.0
 MAX_REQUEST_SECONDS: Final = 86_400.0
 RETRY_AFTER_SECONDS: Final = 1
 _HEALTH: Final = b"/health"
+_PRIORITY: Final = re.compile(rb"-?[0-9]{1,3}")
 
 
 class InboundSite:
@@ -152,7 +154,7 @@ class InboundSite:
 class InboundExchange(Exchange):
     """One request before the engine."""
 
-    __slots__ = ("_asked", "_entered", "_fresh", "body", "limit", "request_type", "tokens")
+    __slots__ = ("_asked", "_entered", "_fresh", "body", "limit", "priority", "request_type", "tokens")
 
     site: InboundSite
 
@@ -174,6 +176,7 @@ class InboundExchange(Exchange):
             request.fields.get(b"x-spillway-deadline"), int(DEFAULT_REQUEST_SECONDS * 1000), int(MAX_REQUEST_SECONDS * 1000)
         )
         self.limit = now + left / 1000.0
+        self.priority = _priority(request.fields.get(b"x-spillway-priority"))
         self._asked = b"x-spillway-deadline" in request.fields  # a router: it wants the interim answer
         self._entered = False
         self._fresh = False
@@ -187,14 +190,14 @@ class InboundExchange(Exchange):
         if not site.engine_up():
             self._refuse(503, Outcome.NO_ENDPOINT, "The engine is down.")
             return
-        answer = site.limiter.enter(self, self.tokens)
+        answer = site.limiter.enter(self, self.tokens, self.priority)
         if answer is Admission.REFUSED:
             self._refuse(429, Outcome.OVERLOADED, "This replica is full.")
             return
         self._entered = True
         self.deadline = self.limit
         if self._asked:
-            position = b"x-spillway-position: %d\r\n" % site.limiter.queued if answer is Admission.QUEUED else b""
+            position = b"x-spillway-position: %d\r\n" % site.limiter.position(self.priority) if answer is Admission.QUEUED else b""
             self.client.transport.write(
                 b"HTTP/1.1 103 Early Hints\r\nx-spillway-admission: %b\r\n%b%b\r\n"
                 % (answer.value.encode(), position, site.load_line())
@@ -278,6 +281,11 @@ class InboundExchange(Exchange):
             self._entered = False
             for exchange in site.limiter.leave(self):
                 exchange.start()
+
+
+def _priority(value: bytes | None) -> int:
+    """What a router says that the request is worth; anything that it would not say is 0."""
+    return int(value) if value is not None and _PRIORITY.fullmatch(value) else 0
 
 
 def _number(value: bytes | None, default: int, limit: int) -> int:

@@ -13,8 +13,9 @@ from spillway_wire.names import Admission
 class Request:
     """Told apart by identity."""
 
-    def __init__(self, tokens: int) -> None:
+    def __init__(self, tokens: int, priority: int) -> None:
         self.tokens = tokens
+        self.priority = priority
 
 
 class LimiterModel(RuleBasedStateMachine):
@@ -30,21 +31,23 @@ class LimiterModel(RuleBasedStateMachine):
         self.refused = 0
 
     def _started(self, requests: list[Request]) -> None:
-        assert requests == self.waiting[: len(requests)], "first come, first served"
+        assert requests == self.waiting[: len(requests)], "by priority, then first come, first served"
         del self.waiting[: len(requests)]
         self.working += requests
 
-    @rule(target=held, tokens=st.integers(0, 100))
-    def enter(self, tokens: int) -> Request:
-        request = Request(tokens)
+    @rule(target=held, tokens=st.integers(0, 100), priority=st.sampled_from([0, 0, -5, 7]))
+    def enter(self, tokens: int, priority: int) -> Request:
+        request = Request(tokens, priority)
         room = len(self.working) < self.limiter.max_concurrency and not self.waiting
-        answer = self.limiter.enter(request, tokens)
+        answer = self.limiter.enter(request, tokens, priority)
         if room:
             assert answer is Admission.ADMITTED
             self.working.append(request)
         elif len(self.waiting) < self.limiter.max_queue:
             assert answer is Admission.QUEUED
             self.waiting.append(request)
+            self.waiting.sort(key=lambda waiting: -waiting.priority)
+            assert self.waiting.index(request) + 1 == self.limiter.position(priority)
         else:
             assert answer is Admission.REFUSED
             self.refused += 1
