@@ -177,6 +177,8 @@ def _plain(node: Any, definitions: Mapping[str, Any]) -> Any:
         node.setdefault(MAP_TYPE, "granular")
     if "items" in node:
         node["items"] = _plain(node["items"], definitions)
+        if "description" in node:
+            node["items"].pop("description", None)  # `kubectl explain` tells the list's and the entry's as one
     return node
 
 
