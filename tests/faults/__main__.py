@@ -37,12 +37,14 @@ async def run_row(row: Row, world: World, seed: int, seconds: float) -> Result:
     began = time.monotonic()
     load = Load(world.gateway_ports, random.Random(seed))
     bench = Bench(world, load, random.Random(seed ^ 0x5F5F), seconds)
+    known = world.tracebacks()
     measured = await row.run(bench)
     lags = load.lags
     async with bench.sending(rate=RECOVERY_RATE):  # an endpoint that was down is well once a request has found it so
         await world.heal()
     load.close_idle()
     leaks = await world.leaks()
+    leaks += [f"{name}: {count} tracebacks in its log" for name, count in world.tracebacks().items() if count > known.get(name, 0)]
     return judge(row, seed, time.monotonic() - began, measured, leaks, load.strays, lags)
 
 
@@ -63,6 +65,9 @@ async def run_rows(rows: list[Row], seed: int, folder: Path, *, short: bool = Fa
                     result = await run_row(row, world, seed, max(SHORTEST_SECONDS, row.seconds * SHORT) if short else row.seconds)
                     print(describe(result, before, world.memory()), flush=True)
                     results.append(result)
+                    if result.wrong:
+                        text = "\n\n".join(f"{request!r}\n{request.body!r}" for request in result.wrong)
+                        (folder / f"wrong-{len(results)}.txt").write_text(text)
     return results
 
 

@@ -107,7 +107,7 @@ class Result:
     fates: dict[str, int]
     leaks: list[str]
     lag_p99: float
-    wrong: list[str]
+    wrong: list[Request]
 
 
 def judge(row: Row, seed: int, seconds: float, measured: Measured, leaks: list[str], strays: int, lags: list[float]) -> Result:
@@ -127,7 +127,7 @@ def judge(row: Row, seed: int, seconds: float, measured: Measured, leaks: list[s
         fates=counts(measured.requests),
         leaks=leaks,
         lag_p99=percentile(lags, 0.99),
-        wrong=[repr(request) for request in bad[:20]],
+        wrong=bad,
     )
 
 

@@ -31,6 +31,7 @@ from spillway.sim_engine.server import Connection, EngineServer, Exchange
 ONCE: Final = "SPILLWAY_FAULTS_ONCE"
 AT_BYTE: Final = ("cut", "reset", "half", "silence", "drip", "flip")
 DRIP_SECONDS: Final = 0.001
+ENDING: Final = ("cut", "reset", "half", "silence")
 HUGE_BYTES: Final = 1024 * 1024
 FLOOD: Final = 200
 PORTION: Final = 7  # bytes that a drip gives at a time
@@ -72,6 +73,11 @@ class HarmedTransport:
     def real(self) -> asyncio.Transport:
         """What is underneath."""
         return self._real
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more may be written, in this reply or after it."""
+        return self._struck and self._harm.kind in ENDING
 
     def write(self, data: bytes) -> None:
         """Writes, or does the harm."""
@@ -156,8 +162,9 @@ class HarmedConnection(Connection):
     def finish(self, data: bytes) -> None:
         """The end of a reply, and of the harm."""
         self.send(data)
-        if isinstance(self._transport, HarmedTransport):
-            harmed, self._transport = self._transport, self._transport.real
+        harmed = self._transport
+        if isinstance(harmed, HarmedTransport) and not harmed.ended:
+            self._transport = harmed.real
             self._transport.write(harmed.rest())
         super().finish(b"")
 

@@ -121,5 +121,5 @@ class Request:
     def __repr__(self) -> str:
         return (
             f"<{self.number} {self.fate} {self.status} {self.reason} id={self.request_id} gateway={self.gateway} again={self.again} "
-            f"due={self.due:.3f} first={self.first and self.first_seconds:.4f} ended={self.ended and self.seconds:.4f} body={self.body[-200:]!r}>"
+            f"tokens={len(_TOKEN.findall(self.body))}/{self.tokens} due={self.due:.3f} first={self.first and self.first_seconds:.4f} ended={self.ended and self.seconds:.4f} body={self.body[-200:]!r}>"
         )

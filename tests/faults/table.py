@@ -37,5 +37,5 @@ def describe(result: Result, before: Mapping[str, int], after: Mapping[str, int]
         ),
     ]
     lines += [f"             leak: {leak}" for leak in result.leaks[:12]]
-    lines += [f"             wrong: {wrong}" for wrong in result.wrong[:8]]
+    lines += [f"             wrong: {request!r}" for request in result.wrong[:8]]
     return "\n".join(lines)

@@ -392,6 +392,11 @@ class World:
                 return found
             await asyncio.sleep(0.1)
 
+    def tracebacks(self) -> dict[str, int]:
+        """How many exceptions nobody caught each program has logged."""
+        found = {program.name: program.log.read_bytes().count(b"Traceback (most recent") for program in self.programs}
+        return {name: count for name, count in found.items() if count}
+
     def memory(self) -> dict[str, int]:
         """Resident bytes of each proxy and the operator."""
         return {program.name: program.resident_bytes() for program in [self.operator, *self.proxies]}
@@ -412,6 +417,9 @@ _HELD: Final = frozenset(
 )
 
 
+_NOT_OURS: Final = frozenset({"load", "reporter", "secrets", "config", "gpu", "counts"})
+
+
 def held(info: Any, path: str = "") -> list[str]:
     """Figures of `/info` that count what is under way, and are not 0."""
     found: list[str] = []
@@ -419,7 +427,7 @@ def held(info: Any, path: str = "") -> list[str]:
         for key, value in info.items():
             if key in _HELD and isinstance(value, int | float) and value:
                 found.append(f"{path}{key}={value}")
-            elif key not in {"load", "reporter", "secrets", "config"}:
+            elif key not in _NOT_OURS:
                 name = value.get("id") if isinstance(value, dict) else None
                 found += held(value, f"{path}{name or key}.")
     elif isinstance(info, list):
