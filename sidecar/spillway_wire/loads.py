@@ -37,6 +37,7 @@ class Load(Struct, frozen=True, omit_defaults=True):
     kv_cache_ratio: Ratio | None = None
     gpu_ratio: Ratio | None = None
     gpu_memory_ratio: Ratio | None = None
+    waiting_tokens: TokenCount | None = None  # of `in_flight_tokens`, those of requests without a first token
 
 
 class BackendTraffic(Struct, frozen=True, omit_defaults=True):

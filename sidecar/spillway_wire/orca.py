@@ -24,6 +24,7 @@ class _Orca(Struct, frozen=True):
 _DECODER = msgspec.json.Decoder(_Orca)
 _ENCODER = msgspec.json.Encoder()
 _OPTIONAL = (
+    ("waiting_tokens", "waiting_tokens"),
     ("engine_waiting", "num_requests_waiting"),
     ("engine_running", "num_requests_running"),
     ("kv_cache_ratio", "kv_cache_usage_perc"),
@@ -70,7 +71,7 @@ def _fields(named: dict[str, float]) -> dict[str, object]:
     for field, metric in _OPTIONAL:
         if metric in named:
             value = named[metric]
-            fields[field] = int(value) if field.startswith("engine_") else float(value)
+            fields[field] = int(value) if field.startswith(("engine_", "waiting_")) else float(value)
     fields["draining"] = bool(named.get("draining"))
     fields["engine_up"] = not named.get("engine_down")
     return fields

@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 from spillway_sidecar.balancing.diversion import Diversion
 from spillway_sidecar.routing.classify import Facts
 from spillway_sidecar.routing.table import Backend, CompiledRule, PriorityGroup
-from spillway_sidecar.scheduling.picker import Candidate, Eliminated, eliminate
+from spillway_sidecar.scheduling.filters.eligible import Candidate, Eliminated, eliminate
 from spillway_sidecar.scheduling.pool import Pool
 from spillway_sidecar.scheduling.request import View
 from spillway_sidecar.scheduling.state import EndpointState

@@ -22,7 +22,7 @@ from spillway_sidecar.proxy.upstream import KEY_REFUSED, Target
 from spillway_sidecar.routing.classify import Facts
 from spillway_sidecar.routing.rewrite import replace_model
 from spillway_sidecar.routing.table import Backend, CompiledRoute, CompiledRule
-from spillway_sidecar.scheduling.picker import Candidate
+from spillway_sidecar.scheduling.filters.eligible import Candidate
 from spillway_sidecar.scheduling.pool import Pool
 from spillway_sidecar.scheduling.wait import Turn
 from spillway_sidecar.telemetry.decisions import Attempt

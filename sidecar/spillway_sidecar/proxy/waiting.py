@@ -19,7 +19,7 @@ from spillway_sidecar.proxy.errors import Outcome, Refusal
 from spillway_sidecar.proxy.head import Fields
 from spillway_sidecar.proxy.upstream import Target
 from spillway_sidecar.routing.table import Backend, CompiledRoute, CompiledRule, RoutingTable
-from spillway_sidecar.scheduling.picker import Eliminated, eliminate
+from spillway_sidecar.scheduling.filters.eligible import Eliminated, eliminate
 from spillway_sidecar.scheduling.pool import Pool
 from spillway_sidecar.scheduling.speed import EXPECTED_OUTPUT_TOKENS
 from spillway_wire.names import RequestType

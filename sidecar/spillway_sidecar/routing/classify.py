@@ -28,6 +28,7 @@ class Facts(msgspec.Struct, gc=False):
     prompt_tokens: int
     prefix: int = 0
     session: int = 0
+    limit: int = 0  # set by a picker
 
     @property
     def cost(self) -> int:

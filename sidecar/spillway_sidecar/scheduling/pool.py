@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from spillway_sidecar.scheduling.health import Peers
+from spillway_sidecar.scheduling.homes import Homes
+from spillway_sidecar.scheduling.recurrence import Recurrence
 from spillway_sidecar.scheduling.speed import ClusterSpeed
 from spillway_sidecar.scheduling.state import EndpointState
 
@@ -14,14 +16,22 @@ E = TypeVar("E", bound=EndpointState)
 
 @dataclass(slots=True)
 class Pool(Generic[E]):
-    """`targets` are all endpoints of the cluster `name`; `speed` is their mean; by `peers` they know of each other."""
+    """`targets` are all endpoints of the cluster `name`; `speed` is their mean; by `peers` they know of each other.
+
+    A pool is made anew at each swap of a snapshot; `speed`, `peers` and `prefixes` live on as long as the cluster does. `cost` is what a
+    million input and output tokens cost, where that is declared.
+    """
 
     name: str
     targets: list[E]
     speed: ClusterSpeed
     peers: Peers = field(default_factory=Peers)
+    prefixes: Recurrence = field(default_factory=Recurrence)
+    cost: tuple[float, float] | None = None
+    homes: Homes[E] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.homes = Homes(self.targets)
         self.peers.endpoints = self.targets
         for target in self.targets:
             target.peers = self.peers

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final, TypeVar
 
-from spillway_sidecar.scheduling.picker import Candidate, pick
+from spillway_sidecar.scheduling.filters.eligible import Candidate
+from spillway_sidecar.scheduling.pickers.soonest import soonest
 from spillway_sidecar.scheduling.pool import Pool
 from spillway_sidecar.scheduling.request import Request, View
 from spillway_sidecar.scheduling.state import EndpointState
@@ -22,7 +23,7 @@ class Profile:
         self, pool: Pool[E], request: Request, view: View, tried: Collection[E] = (), candidates: list[Candidate] | None = None
     ) -> E | None:
         """The endpoint to take, or None when every one is eliminated. Appends what it looked at to `candidates`."""
-        return pick(pool.targets, request.cost, view.routers, view.now, view.random, tried, candidates)
+        return soonest(pool, request, view, tried, candidates)
 
 
 DEFAULT: Final = Profile()

@@ -1,4 +1,4 @@
-"""How fast a cluster is on average: what one endpoint's times are compared with."""
+"""How fast a cluster is on average, and how much waits at its endpoints: what one endpoint is compared with."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ def request_cost(prompt_tokens: int) -> int:
 
 
 class ClusterSpeed:
-    """Mean seconds to first token per unit of work in a cluster, apart for streams and whole replies."""
+    """Mean seconds to first token per token of work in a cluster, apart for streams and whole replies; means of requests and of waiting work."""
 
-    __slots__ = ("late", "mean_cost", "stream", "unary")
+    __slots__ = ("late", "mean_cost", "stream", "success_ratio", "unary", "waiting")
 
     def __init__(self) -> None:
         self.late = Lateness()
         self.stream = 0.0
         self.unary = 0.0
         self.mean_cost = float(BASE_TOKENS)
+        self.waiting = 0.0  # tokens before one more request, as endpoints tell
+        self.success_ratio = 1.0
 
     def observe(self, stream: bool, seconds: float, prompt_tokens: int, ahead_tokens: int = 0) -> float:
         """Takes one observation in; returns it relative to the mean before it (1 is ordinary).
@@ -47,6 +49,23 @@ class ClusterSpeed:
         else:
             self.unary = mean
         return relative
+
+    def told(self, waiting_tokens: float) -> None:
+        """Takes in what one endpoint says waits there; no word moves the mean further than a busy endpoint's would."""
+        bound = 8.0 * self.waiting + 1000.0
+        self.waiting += SPEED_GAIN * ((waiting_tokens if waiting_tokens < bound else bound) - self.waiting)
+
+    def ended(self, *, well: bool) -> None:
+        """Takes in how one attempt ended."""
+        self.success_ratio += SPEED_GAIN * (float(well) - self.success_ratio)
+
+    def first_token_seconds(self, prompt_tokens: int) -> float:
+        """The usual time to first token of such a request with what usually waits before it; 0 while it is not known."""
+        return (
+            self.stream * (BASE_TOKENS + prompt_tokens + self.waiting)
+            if self.stream
+            else self.unary * (BASE_TOKENS + prompt_tokens)
+        )
 
     def late_seconds(self, stream: bool, prompt_tokens: int, ahead_tokens: int) -> float:
         """After how long the first token of such a request is late; 0 while that is not known."""

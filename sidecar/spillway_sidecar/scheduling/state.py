@@ -1,26 +1,29 @@
-"""One router's picture of one endpoint, and of a cluster's speed.
+"""One router's picture of one endpoint.
 
-Load is counted in estimated tokens. Four things meet in a score:
+Load is counted in estimated tokens: what is before one more request until its first token. Four things meet in a predicted wait:
 
-* **guarded load**, `max(reported + R * sent since the report, R * own in flight)`: a report that says 0 for ever cannot
-  attract more than this router's own count allows, and R (live routers) stands for what the others did meanwhile.
-* **what waits for its first token**: prompts ahead of a request are in its way whole, unlike what already streams.
-* **slowness**: time to first token, for the work that was ahead and its own, against the cluster's mean for requests of the same size and kind. 1 is ordinary; 3 is
-  an endpoint that takes three times as long. It fades toward 1 while nothing is observed, so that a slow endpoint is
-  tried again.
+* **what waits there**, by the endpoint's own word (prompts without a first token, and a little for each request that it runs), plus what
+  this router has sent since. The word has an age: it regresses to the mean of all that the cluster's endpoints say. Not to
+  nothing, by which all routers would run to the one that is silent, and it does not hold for ever, by which a busy one would never
+  be tried again.
+* **what this router knows to wait there**, times the number of routers R: a word of 0 for ever, or none at all, cannot attract more
+  than that allows. A figure that stands still while requests come is no word.
+* **slowness**: time to first token for the work that was ahead and its own, against the cluster's mean for requests of the same size
+  and kind. 1 is ordinary; 3 is an endpoint that takes three times as long. It fades toward 1 while nothing is observed, so that a
+  slow endpoint is tried again.
 * **health**: the penalty after failures and the slow start, which `EndpointHealth` keeps.
 
-A report older than `STALE_SECONDS` is not used; then the router's own view is all there is. It never counts as 0 or full.
+Whether it is full, or has a queue, is by a report that is not older than `STALE_SECONDS`, else by this router's own count.
 
 What changes only with time (the fading, the slow start) is folded into one `factor` by `refresh`, which the sweep calls
-several times a second: a score is then a handful of additions.
+several times a second: a predicted wait is then a handful of additions.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from spillway_sidecar.scheduling.health import EndpointHealth
+from spillway_sidecar.scheduling.health import SLOW_START_SECONDS, EndpointHealth
 from spillway_sidecar.scheduling.speed import BASE_TOKENS, ClusterSpeed
 from spillway_sidecar.scheduling.wait import Turn
 from spillway_wire.loads import Load
@@ -31,23 +34,22 @@ LARGE_QUEUE_SHARE: Final = 4  # a queue of a quarter of what runs is no chance, 
 LIMIT_GROWTH_SECONDS: Final = 2.0
 KV_FULL_RATIO: Final = 0.95
 STALE_SECONDS: Final = 3.0  # three reporting intervals
-KNEE_SHARE: Final = 8  # queueing is felt from an eighth of the concurrency limit on
-KNEE_MIN_REQUESTS: Final = 4
-KNEE_MAX_REQUESTS: Final = 32
-SLOWNESS_DEAD_BAND: Final = 1.25  # below this, differences are noise
-SLOWNESS_MAX: Final = 100.0
+WORD_HALF_LIFE_SECONDS: Final = 1.0
+RUNNING_TOKENS: Final = 8  # what a request that runs costs the next one's prefill
+SLOWNESS_MAX: Final = 10.0
 SLOWNESS_HALF_LIFE_SECONDS: Final = 10.0
-SLOWNESS_GAIN: Final = 0.25
-RECOVERY_GAIN: Final = 0.5  # a good observation of an endpoint that is seldom asked counts for more
+SLOWNESS_GAIN: Final = 0.1
+UNARY_GAIN: Final = 0.05  # a whole reply's time says more of its length than of the engine
+_NEVER: Final = -1e9
 
 
 class EndpointState(EndpointHealth):
     """One endpoint as this router sees it. Mutable, single-threaded; numbers only."""
 
     __slots__ = (
-        "awaiting_tokens", "finished_since", "in_flight", "in_flight_tokens", "inbound", "knee_tokens", "kv_full", "limit_moved_at", "limit_step",
+        "awaiting_tokens", "finished_since", "in_flight", "in_flight_tokens", "inbound", "kv_full", "limit_moved_at", "limit_step", "load",
         "max_concurrency", "max_requests", "max_running", "reported_at", "reported_requests", "reported_tokens", "reported_waiting", "sent_since", "sent_since_tokens",
-        "slowness", "slowness_at", "speed", "suspect", "turn", "waiting_since",
+        "slowness", "slowness_at", "speed", "suspect", "told_at", "told_tokens", "turn", "waiting_since",
     )  # fmt: skip
 
     def __init__(self, id_: str, inbound: bool, speed: ClusterSpeed) -> None:
@@ -75,21 +77,22 @@ class EndpointState(EndpointHealth):
         self.slowness_at = 0.0
         self.max_requests = UNLIMITED
         self.max_concurrency = UNLIMITED
-        self.knee_tokens = float(KNEE_MIN_REQUESTS * BASE_TOKENS)
+        self.load: Load | None = None  # the last report
+        self.told_tokens = 0.0  # what is before one more request, by that report
+        self.told_at = _NEVER
 
     # --- what is known of it
 
     def limit(self, max_concurrency: int, max_queue: int) -> None:
-        """Sets what the endpoint holds at most, and where queueing is felt."""
+        """Sets what the endpoint holds at most."""
         self.max_requests = max_concurrency + (max_queue if self.inbound else 0)
         if self.max_running in {UNLIMITED, self.max_concurrency} or self.max_running > max_concurrency:
             self.max_running = max_concurrency
         self.max_concurrency = max_concurrency
-        knee = min(max(max_concurrency / KNEE_SHARE, KNEE_MIN_REQUESTS), KNEE_MAX_REQUESTS)
-        self.knee_tokens = knee * self.speed.mean_cost
 
     def report(self, load: Load, now: float) -> None:
         """The endpoint's own word on its load. A figure that stands still while this router holds more than it is suspect."""
+        self._hear(load, now)
         tokens = load.in_flight_tokens
         self.suspect = tokens == self.reported_tokens and self.sent_since_tokens > 0 and self.in_flight_tokens > tokens
         self.reported_tokens = tokens
@@ -101,6 +104,19 @@ class EndpointState(EndpointHealth):
         self.finished_since = 0
         self.kv_full = load.kv_cache_ratio is not None and load.kv_cache_ratio >= KV_FULL_RATIO
         self.says(now, away=load.draining or not load.engine_up)
+
+    def _hear(self, load: Load, now: float) -> None:
+        """What is before one more request, by the report."""
+        waiting: float | None = load.waiting_tokens
+        if waiting is None and (load.queued or load.engine_waiting is not None):  # no sidecar of ours, or one that does not tell
+            waiting = (load.queued + (load.engine_waiting or 0)) * self.speed.mean_cost
+        if waiting is not None:
+            before, self.told_tokens = self.told_tokens, waiting + RUNNING_TOKENS * (load.in_flight + load.queued)
+            still = self.told_tokens == before > 0.0 and self.sent_since_tokens > 0
+            self.told_at = _NEVER if still else now
+            if not still:
+                self.speed.told(self.told_tokens)
+        self.load = load
 
     def _learn_limit(self, load: Load, now: float) -> None:
         """What the engine runs while requests wait in it is what it can run; one sample of a short queue may be chance.
@@ -163,12 +179,25 @@ class EndpointState(EndpointHealth):
     def first_token(self, stream: bool, seconds: float, prompt_tokens: int, now: float, ahead_tokens: int = 0) -> None:
         """Takes in one time to first token, with what was ahead when the request was sent."""
         relative = self.speed.observe(stream, seconds, prompt_tokens, ahead_tokens)
-        if self.slowness != 1.0 or relative > SLOWNESS_DEAD_BAND:
-            current = self.slowness_now(now)
-            gain = SLOWNESS_GAIN if relative > current else RECOVERY_GAIN
-            self.slowness = current + gain * (min(relative, SLOWNESS_MAX) - current)
-            self.slowness_at = now
+        current = self.slowness_now(now) if self.slowness != 1.0 else 1.0
+        gain = SLOWNESS_GAIN if stream else UNARY_GAIN
+        self.slowness = slowness = current + gain * ((relative if relative < SLOWNESS_MAX else SLOWNESS_MAX) - current)
+        self.slowness_at = now
+        if self.penalty == 1.0 and now - self.returned_at > SLOW_START_SECONDS:
+            self.factor = slowness
+        else:
             self.refresh(now)
+
+    def succeeded(self, now: float, sent_at: float | None = None) -> None:
+        """A request ended well."""
+        super().succeeded(now, sent_at)
+        if self.speed.success_ratio < 0.999:
+            self.speed.ended(well=True)
+
+    def failed(self, now: float, *, hard: bool, sent_at: float | None = None) -> None:
+        """An attempt failed."""
+        super().failed(now, hard=hard, sent_at=sent_at)
+        self.speed.ended(well=False)
 
     # --- figures
 
@@ -180,19 +209,25 @@ class EndpointState(EndpointHealth):
         """Folds slowness into `factor` too."""
         super().refresh(now)
         if self.slowness != 1.0:
-            slowness = self.slowness_now(now)
-            if abs(slowness - 1.0) < 0.01:
-                self.slowness = 1.0
-            elif slowness > SLOWNESS_DEAD_BAND:
-                self.factor *= slowness
+            self.factor *= self.slowness_now(now)
 
-    def guarded_tokens(self, routers: int, now: float) -> int:
-        """`max(reported + R * sent since, R * own in flight)`, or the latter alone when the report is stale or suspect."""
-        own = routers * self.in_flight_tokens
-        if now - self.reported_at > STALE_SECONDS or self.suspect:
-            return own
-        hinted = self.reported_tokens + routers * self.sent_since_tokens
-        return max(own, hinted)
+    def wait_tokens(self, routers: int, now: float) -> float:
+        """What is before one more request, in tokens; -1 where it is `full`. Asked of every candidate of every request."""
+        if self.in_flight >= self.max_requests:
+            return -1.0
+        sent = self.sent_since
+        if (
+            now - self.reported_at <= STALE_SECONDS
+            and not self.suspect
+            and self.reported_requests + routers * sent >= self.max_requests
+        ):
+            return -1.0
+        mean = self.speed.waiting
+        told: float = (
+            mean + (self.told_tokens - mean) * 0.5 ** ((now - self.told_at) / WORD_HALF_LIFE_SECONDS) + self.sent_since_tokens
+        )
+        own = routers * (self.awaiting_tokens + RUNNING_TOKENS * self.in_flight)
+        return BASE_TOKENS + (told if told > own else own)
 
     def full(self, routers: int, now: float) -> bool:
         """Whether it holds all that it may, by this router's count or by the guarded report."""
@@ -238,14 +273,6 @@ class EndpointState(EndpointHealth):
             return True
         return self.reported_requests - self.finished_since + routers * self.sent_since >= limit
 
-    def score(self, cost: int, routers: int, now: float) -> float:
-        """Relative time to first token that a request of `cost` tokens would meet; lower is better."""
-        return self.relative_wait(self.guarded_tokens(routers, now), cost, routers)
-
-    def relative_wait(self, load_tokens: int, cost: int, routers: int) -> float:
-        """The score at a load: what waits for its first token is in the way whole, what runs already only shares the engine."""
-        return (1.0 + (load_tokens + cost) / self.knee_tokens + routers * self.awaiting_tokens / self.speed.mean_cost) * self.factor
-
     def info(self) -> dict[str, object]:
         """The picture as plain values."""
         return {
@@ -257,6 +284,7 @@ class EndpointState(EndpointHealth):
             "reported_tokens": self.reported_tokens,
             "reported_waiting": self.reported_waiting,
             "max_running": self.max_running if self.max_running < UNLIMITED else None,
+            "told_tokens": round(self.told_tokens) if self.told_at > _NEVER else None,
             "slowness": round(self.slowness, 3),
             "penalty": self.penalty,
             "factor": round(self.factor, 3),

@@ -11,7 +11,7 @@ from collections import deque
 
 import msgspec
 
-from spillway_sidecar.scheduling.picker import Candidate, Eliminated
+from spillway_sidecar.scheduling.filters.eligible import Candidate, Eliminated
 from spillway_wire.names import RequestType
 
 # One choice: the backend, the endpoint that won, what was compared, and why it went past an earlier priority.
@@ -68,7 +68,7 @@ class Decision(msgspec.Struct, gc=False, array_like=True):
 
 
 def _candidate(candidate: Candidate) -> dict[str, object]:
-    endpoint, verdict = candidate
+    endpoint, verdict, _ = candidate
     if isinstance(verdict, Eliminated):
         return {"endpoint": endpoint, "score": None, "eliminated": verdict.value}
     return {"endpoint": endpoint, "score": round(verdict, 4), "eliminated": None}

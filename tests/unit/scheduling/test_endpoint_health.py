@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.fakes.picking import pick
 
+from spillway_sidecar.scheduling.filters.eligible import Eliminated, eliminate
 from spillway_sidecar.scheduling.health import (
     DOWN_AFTER_FAILURES,
     DOWN_BASE_SECONDS,
@@ -15,7 +17,6 @@ from spillway_sidecar.scheduling.health import (
     PAUSE_MAX_SECONDS,
     Ejection,
 )
-from spillway_sidecar.scheduling.picker import Eliminated, eliminate, pick
 from spillway_sidecar.scheduling.pool import Pool
 from spillway_sidecar.scheduling.speed import ClusterSpeed
 from spillway_sidecar.scheduling.state import EndpointState

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spillway_sidecar.scheduling.health import AWAY_SECONDS, DOWN_AFTER_FAILURES, DOWN_MAX_SECONDS, SLOW_START_SECONDS
-from spillway_sidecar.scheduling.speed import ClusterSpeed, request_cost
-from spillway_sidecar.scheduling.state import STALE_SECONDS, EndpointState
+from spillway_sidecar.scheduling.speed import BASE_TOKENS, ClusterSpeed, request_cost
+from spillway_sidecar.scheduling.state import RUNNING_TOKENS, STALE_SECONDS, WORD_HALF_LIFE_SECONDS, EndpointState
 from spillway_wire.loads import Load
 
 COST = request_cost(100)
@@ -24,32 +24,50 @@ def endpoint(name: str = "e", *, inbound: bool = True, speed: ClusterSpeed | Non
 @given(
     st.integers(1, 8), st.integers(0, 10_000), st.lists(st.integers(1, 2000), max_size=10), st.lists(st.integers(1, 2000), max_size=10)
 )  # fmt: skip
-def test_load_is_the_larger_of_the_guarded_report_and_the_own_count(
-    routers: int, reported: int, before: list[int], after: list[int]
+def test_what_is_before_a_request_is_the_larger_of_the_word_and_the_own_count(
+    routers: int, told: int, before: list[int], after: list[int]
 ):
     state = endpoint()
     for tokens in before:
         state.sent(tokens)
-    state.report(Load(in_flight=1, in_flight_tokens=reported), 10.0)
-    state.suspect = False
+        state.awaits(tokens)
+    state.report(Load(waiting_tokens=told), 10.0)
     for tokens in after:
         state.sent(tokens)
-    own = routers * (sum(before) + sum(after))
-    assert state.guarded_tokens(routers, 10.0) == max(own, reported + routers * sum(after))
-    assert state.guarded_tokens(routers, 10.1 + STALE_SECONDS) == own
+        state.awaits(tokens)
+    own = routers * (sum(before) + sum(after) + RUNNING_TOKENS * len(before + after))
+    assert state.wait_tokens(routers, 10.0) == pytest.approx(BASE_TOKENS + max(own, told + sum(after)))
     for tokens in before + after:
+        state.arrived(tokens)
         state.done(tokens)
-    assert (state.in_flight, state.in_flight_tokens) == (0, 0)
+    assert (state.in_flight, state.in_flight_tokens, state.awaiting_tokens) == (0, 0, 0)
 
 
-@given(st.integers(1, 4), st.integers(0, 100), st.integers(0, 20), st.floats(0, 10))
-def test_the_one_look_says_what_the_two_say(routers: int, reported: int, sent: int, age: float):
+def test_a_word_regresses_to_the_mean_of_all_words_and_not_to_nothing():
+    speed = ClusterSpeed()
+    speed.waiting = 1000.0
+    for told in (0, 5000):
+        state = endpoint(speed=speed)
+        state.report(Load(waiting_tokens=told), 0.0)
+        mean = speed.waiting
+        assert state.wait_tokens(1, WORD_HALF_LIFE_SECONDS) == pytest.approx(BASE_TOKENS + (told + mean) / 2)
+        assert state.wait_tokens(1, 60.0) == pytest.approx(BASE_TOKENS + mean)
+
+
+def test_one_that_does_not_tell_what_waits_is_taken_by_its_queue_and_the_mean_request():
     state = endpoint()
-    state.report(Load(in_flight=reported, in_flight_tokens=reported * 7), 0.0)
-    for _ in range(sent):
-        state.sent(50)
-    expected = -1 if state.full(routers, age) else state.guarded_tokens(routers, age)
-    assert state.open_tokens(routers, age) == expected
+    state.report(Load(queued=2, engine_waiting=3, waiting_tokens=None), 0.0)
+    assert state.told_tokens == 5 * BASE_TOKENS + 2 * RUNNING_TOKENS
+
+
+def test_a_word_that_never_changes_while_requests_come_is_no_word():
+    state = endpoint()
+    frozen = Load(waiting_tokens=50_000)
+    state.report(frozen, 0.0)
+    assert state.wait_tokens(1, 0.0) > 50_000
+    state.sent(COST)
+    state.report(frozen, 0.1)
+    assert state.wait_tokens(1, 0.1) < 5_000
 
 
 def test_a_stale_report_is_neither_nothing_nor_full():
@@ -57,8 +75,6 @@ def test_a_stale_report_is_neither_nothing_nor_full():
     state.report(Load(in_flight=80, in_flight_tokens=9000), 0.0)
     assert state.full(1, 1.0)
     assert not state.full(1, STALE_SECONDS + 0.1)
-    state.sent(COST)
-    assert state.guarded_tokens(2, STALE_SECONDS + 0.1) == 2 * COST
 
 
 def test_an_endpoint_is_full_by_the_own_count_whatever_it_says():
@@ -89,7 +105,6 @@ def test_a_figure_that_stands_still_while_we_hold_more_is_not_believed():
     state.sent(COST)
     state.report(Load(in_flight_tokens=0), 0.5)
     assert state.suspect
-    assert state.guarded_tokens(1, 0.6) == COST
     state.report(Load(in_flight_tokens=COST), 0.7)
     assert not state.suspect
 
@@ -185,10 +200,9 @@ def test_a_slow_endpoint_is_told_from_its_peers_and_forgiven_in_time():
         fast.first_token(True, 0.1, 100, n * 0.1)
         slow.first_token(True, 0.5, 100, n * 0.1)
     assert slow.slowness > 1.5
-    assert slow.score(COST, 1, 4.0) > fast.score(COST, 1, 4.0) * 1.4
-    assert fast.factor == 1.0
+    assert slow.factor > fast.factor * 1.4
     slow.refresh(200.0)
-    assert (slow.slowness, slow.factor) == (1.0, 1.0)
+    assert slow.factor == pytest.approx(1.0)
 
 
 def test_slowness_fades_between_observations_too():

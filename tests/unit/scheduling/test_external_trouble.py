@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from tests.fakes.picking import pick
+
+from spillway_sidecar.scheduling.filters.eligible import Eliminated, eliminate
 from spillway_sidecar.scheduling.health import LIMITED_MAX_SECONDS
-from spillway_sidecar.scheduling.picker import Eliminated, eliminate, pick
 from spillway_sidecar.scheduling.speed import ClusterSpeed
 from spillway_sidecar.scheduling.state import EndpointState
 

@@ -8,8 +8,10 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.fakes.picking import pick
 
-from spillway_sidecar.scheduling.picker import SCAN_ALL, Candidate, Eliminated, eliminate, pick
+from spillway_sidecar.scheduling.filters.eligible import Candidate, Eliminated, eliminate
+from spillway_sidecar.scheduling.pickers.soonest import SCAN_ALL
 from spillway_sidecar.scheduling.speed import ClusterSpeed
 from spillway_sidecar.scheduling.state import EndpointState
 from spillway_wire.loads import Load
@@ -59,15 +61,16 @@ def test_only_an_eligible_endpoint_is_ever_taken_and_one_is_if_there_is_any(
         assert not eligible
     else:
         assert taken in eligible
-    for name, verdict in seen:
+    for name, verdict, _ in seen:
         state = next(state for state in made if state.id == name)
         gone = eliminate(state, tried, routers, 100.0)
         if gone is not None:
             assert verdict is gone
         else:
-            assert verdict == pytest.approx(state.score(COST, routers, 100.0))
+            assert verdict == pytest.approx((state.wait_tokens(routers, 100.0) + COST) * state.factor)
     if taken is not None and len(made) <= SCAN_ALL and not any(state.shut for state in eligible):
-        assert taken.score(COST, routers, 100.0) == min(state.score(COST, routers, 100.0) for state in eligible)
+        waits = {state: (state.wait_tokens(routers, 100.0) + COST) * state.factor for state in eligible}
+        assert waits[taken] == min(waits.values())
 
 
 @pytest.mark.parametrize("count", [2, 5, SCAN_ALL, SCAN_ALL + 1, 40])

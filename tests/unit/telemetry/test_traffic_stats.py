@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 
-from spillway_sidecar.scheduling.picker import Eliminated
+from spillway_sidecar.scheduling.filters.eligible import Eliminated
 from spillway_sidecar.telemetry import accesslog
 from spillway_sidecar.telemetry.accesslog import AccessLog
 from spillway_sidecar.telemetry.decisions import Decision, DecisionRing
@@ -121,7 +121,7 @@ def test_metrics_are_the_counters():
 def _decision(request_id: bytes) -> Decision:
     return Decision(
         request_id, RequestType.CHAT, "m", True, 10, "r", "x", "1", 2,
-        (("c", "e0", [("e0", 1.23456), ("e1", Eliminated.FULL)], None), ("c", "e1", [], "spilled: why")), ("upstream_reset",), "ok", 200, 0.1, 0.5,
+        (("c", "e0", [("e0", 1.23456, ()), ("e1", Eliminated.FULL, ())], None), ("c", "e1", [], "spilled: why")), ("upstream_reset",), "ok", 200, 0.1, 0.5,
     )  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""Filters take endpoints out of a decision."""

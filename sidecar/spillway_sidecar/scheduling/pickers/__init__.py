@@ -1,0 +1,1 @@
+"""Pickers take one of those that are left."""
