@@ -99,8 +99,11 @@ class Operator(Process):
         return int(self.json("/info")["cluster"]["election"]["epoch"] or 0)
 
 
+@dataclass(slots=True)
 class Proxy(Process):
     """A gateway or sidecar."""
+
+    port: int = 0  # where clients go
 
     @property
     def config(self) -> Any:
@@ -147,28 +150,27 @@ class Bench:
 
     def gateway(self, name: str = "gateway-0", *options: str, url: str | None = None) -> Proxy:
         """A proxy that routes."""
-        admin = free_port()
-        command = [
-            "spillway_sidecar",
-            "--role",
-            "gateway",
-            "--node-id",
-            name,
-            "--port",
-            str(free_port()),
-            "--admin-port",
-            str(admin),
-        ]
-        command += [
-            "--operator",
-            url or f"http://127.0.0.1:{self.discovery_port}",
-            "--state-dir",
-            str(self.folder / name.replace("/", "-")),
-        ]
-        made = Proxy([*command, *options], self.folder / f"{name.replace('/', '-')}.log", admin)
+        admin, port = free_port(), free_port()
+        own = name.replace("/", "-")
+        command = ["spillway_sidecar", "--role", "gateway", "--node-id", name, "--port", str(port), "--admin-port", str(admin)]
+        command += ["--operator", url or f"http://127.0.0.1:{self.discovery_port}", "--state-dir", str(self.folder / own)]
+        made = Proxy([*command, *options], self.folder / f"{own}.log", admin, port=port)
         self.made.append(made)
         made.start()
         return made
+
+    def engines(self, count: int) -> int:
+        """Simulated engines at 127.0.0.1, 127.0.0.2 ..., with a pod and a backend `fast` each belongs to; returns their port."""
+        port = free_port()
+        for number in range(1, count + 1):
+            command = ["spillway", "sim-engine", "--host", f"127.0.0.{number}", "--port", str(port), "--decode-rate", "100"]
+            made = Process(command, self.folder / f"engine-{number}.log", port)
+            self.made.append(made)
+            made.start()
+            self.kubectl.apply(pod(f"engine-{number}", "fast"))
+            run_pod(self.kubectl, f"engine-{number}", f"127.0.0.{number}")
+        self.kubectl.apply(backend("fast", pods={"selector": {"matchLabels": {"app": "fast"}}, "port": port}))
+        return port
 
     def stop(self) -> None:
         for process in reversed(self.made):
