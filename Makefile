@@ -11,7 +11,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 REGISTRY ?= spillway
 BUILDER ?= $(shell for b in docker podman buildah; do command -v $$b && break; done)
 
-.PHONY: help run test e2e e2e-tools e2e-clean check format crds bench bench-stream bench-profile images lock clean
+.PHONY: help run test e2e e2e-tools e2e-clean check format crds bench bench-stream bench-profile faults images lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -56,9 +56,12 @@ bench-stream: .venv/run.stamp  ## the configuration stream at 1,000 proxies and 
 bench-profile: .venv/run.stamp  ## where our proxy's time goes under load
 	$(BIN)/python -m bench.profile $(ARGS)
 
+faults: .venv/dev.stamp  ## what the data path survives: every fault under load, as a table (15 minutes; ARGS="--soak 30" soaks)
+	$(BIN)/python -m tests.faults $(ARGS)
+
 images:  ## builds the images with docker, podman or buildah, whichever is there (ARGS="--build-arg BASE=...")
 	@test -n "$(BUILDER)" || { echo "docker, podman or buildah is needed to build images; or name another: make images BUILDER=..." >&2; exit 1; }
-	for one in operator sidecar; do $(BUILDER) build $(ARGS) -f images/$$one.Dockerfile -t $(REGISTRY)/$$one:$(VERSION) . || exit; done
+	for one in operator sidecar cli; do $(BUILDER) build $(ARGS) -f images/$$one.Dockerfile -t $(REGISTRY)/$$one:$(VERSION) . || exit; done
 
 lock: .venv/dev.stamp  ## writes requirements/*.lock anew (ARGS=--upgrade for later versions)
 	$(LOCK) pyproject.toml --extra cli --extra build $(ARGS) -o requirements/run.lock

@@ -417,7 +417,7 @@ _HELD: Final = frozenset(
 )
 
 
-_NOT_OURS: Final = frozenset({"load", "reporter", "secrets", "config", "gpu", "counts"})
+_NOT_OURS: Final = frozenset({"guard.engine", "guard.gpu", "reporter", "secrets", "config", "load"})
 
 
 def held(info: Any, path: str = "") -> list[str]:
@@ -427,7 +427,7 @@ def held(info: Any, path: str = "") -> list[str]:
         for key, value in info.items():
             if key in _HELD and isinstance(value, int | float) and value:
                 found.append(f"{path}{key}={value}")
-            elif key not in _NOT_OURS:
+            elif f"{path}{key}" not in _NOT_OURS:
                 name = value.get("id") if isinstance(value, dict) else None
                 found += held(value, f"{path}{name or key}.")
     elif isinstance(info, list):

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import signal
 
 from tests.faults.bench import Bench, Measured, added, row
 from tests.faults.fate import Fate, Request
-from tests.faults.load import milliseconds, percentile
+from tests.faults.load import milliseconds, mixed, percentile
 from tests.faults.world import ENGINES
+
+
+def anywhere(rng: random.Random, number: int) -> Request:
+    """The ordinary mix, one in four to the engines themselves."""
+    request = mixed(rng, number)
+    request.model = "direct" if rng.random() < 0.25 else "chat"
+    return request
 
 
 def chatty(rng: object, number: int) -> Request:
@@ -25,7 +33,7 @@ async def killed(bench: Bench) -> Measured:
     """Strikes one of the four after the other, each in a way drawn from the seed, heals it, and waits a little."""
     world, rng = bench.world, bench.rng
     struck: dict[str, int] = {}
-    async with bench.sending() as requests:
+    async with bench.sending(anywhere) as requests:
         await asyncio.sleep(1.0)
         end = bench.now + bench.seconds
         while bench.until(end):
