@@ -80,7 +80,11 @@ def add_parser(subparsers: Parsers) -> None:
     behaviour = parser.add_argument_group("behaviour")
     behaviour.add_argument("--state-dir", default=".spillway", metavar="DIR", help="folder for logs and last good snapshots")
     behaviour.add_argument(
-        "--grace-seconds", type=float, default=5.0, metavar="S", help="how long each step of a stop may take before SIGKILL"
+        "--grace-seconds",
+        type=float,
+        default=5.0,
+        metavar="S",
+        help="how long each step of a stop may take before SIGKILL; requests under way have a second less to finish",
     )
     behaviour.add_argument("--quiet", action="store_true", help="no table and no lines about changes; problems are still told")
 

@@ -24,6 +24,7 @@ from spillway.run.watch import StandaloneFiles, View, is_ready, look
 FILES_SECONDS = 0.2
 VIEW_SECONDS = 1.0
 INTRODUCTION_PATIENCE_SECONDS = 10.0  # the address is told by then if the operator answers, whether requests are or not
+LAST_WORDS_SECONDS = 1.0  # of the grace, for a proxy that has drained to end; it would be killed in its drain otherwise
 OWN_OPTIONS = ("port", "admin_port", "state_dir", "grace_seconds", "simulate", "quiet", "secrets_dir", "ca_file")
 
 
@@ -111,6 +112,7 @@ class _Run:
         self._told: dict[str, set[str]] = {}
         self._stop = asyncio.Event()
         environ = child_environment(os.environ, OWN_OPTIONS)
+        environ["SPILLWAY_DRAIN_SECONDS"] = str(max(0.0, args.grace_seconds - LAST_WORDS_SECONDS))
         self._supervisor = Supervisor(site, environ, ports, screen.say, args.grace_seconds)
         self._introduced: bool | None = None  # None: nothing has been said yet
         self._standalone = Standalone()

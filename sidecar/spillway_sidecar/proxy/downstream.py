@@ -10,9 +10,12 @@ closed at once, the kernel would answer the unread bytes with a reset, and the c
 
 from __future__ import annotations
 
+import array
 import asyncio
+import fcntl
 import socket
 import struct
+import termios
 from typing import TYPE_CHECKING, Any, Protocol
 
 from spillway_sidecar.proxy.errors import Outcome, Refusal, error_response, malformed
@@ -271,7 +274,7 @@ class Downstream(asyncio.Protocol):
         self.exchange = None
         if self._closing:
             return
-        if not keep_alive or self.site.draining:
+        if not keep_alive:
             self.close()
             return
         self.deadline = self.site.clock() + self.site.idle_seconds
@@ -284,6 +287,15 @@ class Downstream(asyncio.Protocol):
         self.transport.resume_reading()
         data, self._buffer = self._buffer, _NONE
         self._start(data, first=True)
+
+    def has_unread(self) -> bool:
+        """Whether the kernel holds bytes of the client's that have not been read: closing now would lose a request."""
+        unread = array.array("i", [0])
+        try:
+            fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.FIONREAD, unread)
+        except OSError:
+            return False
+        return unread[0] > 0
 
     def close(self) -> None:
         """Closes after what was written has gone out."""

@@ -101,7 +101,9 @@ class Exchange(Call):
             blob = _without_nominated(_DROPPED_LINES.sub(_NONE, blob), fields.get(b"connection", _NONE))
         content_type = fields.get(b"content-type")
         self.events = content_type is not None and content_type[:17].lower() == b"text/event-stream"
-        closing = _NONE if self.keep_alive and not self.site.draining else b"connection: close\r\n"
+        if self.site.draining:
+            self.keep_alive = False
+        closing = _NONE if self.keep_alive else b"connection: close\r\n"
         status = self.status = head.status
         length = self._length = head.content_length
         if length <= 0:
@@ -250,6 +252,14 @@ class Exchange(Call):
         self.deadline = 0.0
         self._head_out = _NONE
         self.account(outcome)
+
+    def cut_off(self, outcome: Outcome, message: str) -> None:
+        """There is no more time for it: a stream ends as an interrupted one does, a request without an answer gets one."""
+        if self.state == STREAMING:
+            self.let_go()
+            self._interrupt(outcome)
+        else:
+            self.refuse(Refusal(503, outcome, message, retry_after=1))
 
     # --- the sweep
 

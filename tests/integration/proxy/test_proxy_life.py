@@ -541,6 +541,7 @@ async def test_draining_cuts_what_is_not_done_in_time():
         client.send(post())
         await until(lambda: engine.calls)
         assert await drain((router.site,), (), 0.05, router.bench.clock) == 1
+        assert (await client.reply()).header(b"x-spillway-reason") == b"draining"
         assert await client.ended()
         await until(lambda: engine.open == 0 and router.idle())
 
