@@ -14,6 +14,7 @@ HEADER_REASON: Final = "x-spillway-reason"
 HEADER_ADMISSION: Final = "x-spillway-admission"
 HEADER_DEADLINE: Final = "x-spillway-deadline"  # milliseconds left, decided by the router
 HEADER_TOKENS: Final = "x-spillway-prompt-tokens"  # the router's estimate
+HEADER_MAX_WAITING: Final = "x-spillway-max-waiting"  # tokens that may wait before a request, by the router's choice
 HEADER_REQUEST_ID: Final = "x-request-id"
 HEADER_LOAD: Final = "endpoint-load-metrics"
 HEADER_LOAD_FORMAT: Final = "endpoint-load-metrics-format"
@@ -54,6 +55,7 @@ class Admission(enum.StrEnum):
     ADMITTED = "admitted"
     QUEUED = "queued"
     REFUSED = "refused"
+    DECLINED = "declined"  # not full, but another place is better: more waits than `HEADER_MAX_WAITING` allows
 
 
 class DiversionCause(enum.StrEnum):

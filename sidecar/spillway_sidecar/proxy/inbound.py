@@ -25,6 +25,7 @@ from spillway_wire.names import Admission, RequestType
 DEFAULT_REQUEST_SECONDS: Final = 600.0
 MAX_REQUEST_SECONDS: Final = 86_400.0
 RETRY_AFTER_SECONDS: Final = 1
+MAX_WAITING_TOKENS: Final = 1_000_000_000
 _HEALTH: Final = b"/health"
 _PRIORITY: Final = re.compile(rb"-?[0-9]{1,3}")
 
@@ -65,6 +66,7 @@ class InboundSite:
         self.outcomes: dict[str, int] = {}
         self.ttft = Histogram()
         self.output_tokens_total = 0
+        self.waiting_tokens = 0  # of requests without a first token
         self._id_prefix = id_prefix.encode()
         self._counter = 0
 
@@ -80,6 +82,10 @@ class InboundSite:
         now = self.now = self.clock()
         if request_type is None:
             self._health(client, head)
+            return
+        bound = head.fields.get(b"x-spillway-max-waiting")
+        if bound is not None and self.waiting_tokens > _number(bound, self.waiting_tokens, MAX_WAITING_TOKENS) and not self.draining:
+            self._decline(client, head)
             return
         asked = head.fields.get(b"x-request-id")
         if asked is None or len(asked) > 128:
@@ -133,6 +139,14 @@ class InboundSite:
             return None
         raise Refusal(404, Outcome.NOT_FOUND, "There is no such endpoint here.", code="not_found")
 
+    def _decline(self, client: Downstream, head: RequestHead) -> None:
+        """More waits here than the router thought when it chose: another place is better. Nothing is held, and the connection stays."""
+        self.outcomes["declined"] = self.outcomes.get("declined", 0) + 1
+        client.transport.write(
+            b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\nx-spillway-admission: declined\r\n" + self.load_line() + b"\r\n"
+        )
+        client.finished(head.keep_alive)
+
     def _health(self, client: Downstream, head: RequestHead) -> None:
         """For probes that come through the sidecar: the engine's health, without a request to it."""
         if self.draining or not self.engine_up():
@@ -154,7 +168,7 @@ class InboundSite:
 class InboundExchange(Exchange):
     """One request before the engine."""
 
-    __slots__ = ("_asked", "_entered", "_fresh", "body", "limit", "priority", "request_type", "tokens")
+    __slots__ = ("_asked", "_entered", "_fresh", "_waits", "body", "limit", "priority", "request_type", "tokens")
 
     site: InboundSite
 
@@ -180,6 +194,7 @@ class InboundExchange(Exchange):
         self._asked = b"x-spillway-deadline" in request.fields  # a router: it wants the interim answer
         self._entered = False
         self._fresh = False
+        self._waits = False  # for its first token
 
     def begin(self) -> None:
         """Answers with the admission, then starts or waits."""
@@ -194,7 +209,8 @@ class InboundExchange(Exchange):
         if answer is Admission.REFUSED:
             self._refuse(429, Outcome.OVERLOADED, "This replica is full.")
             return
-        self._entered = True
+        self._entered = self._waits = True
+        site.waiting_tokens += self.tokens
         self.deadline = self.limit
         if self._asked:
             position = b"x-spillway-position: %d\r\n" % site.limiter.position(self.priority) if answer is Admission.QUEUED else b""
@@ -247,8 +263,14 @@ class InboundExchange(Exchange):
     def streaming(self) -> None:
         """First byte from the engine."""
         self.deadline = self.limit
+        self._arrive()
         if self.status < 400:
             self.site.ttft.observe(self.first_byte_at - self.started)
+
+    def _arrive(self) -> None:
+        if self._waits:
+            self._waits = False
+            self.site.waiting_tokens -= self.tokens
 
     # --- the sweep
 
@@ -277,6 +299,7 @@ class InboundExchange(Exchange):
         site.outcomes[outcome] = site.outcomes.get(outcome, 0) + 1
         completion = self.usage()[1]
         site.output_tokens_total += max(0, self.output_events - 2) if completion is None else completion
+        self._arrive()
         if self._entered:
             self._entered = False
             for exchange in site.limiter.leave(self):

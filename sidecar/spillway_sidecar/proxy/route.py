@@ -21,6 +21,7 @@ from spillway_sidecar.proxy.head import RequestHead
 from spillway_sidecar.proxy.models import models_response
 from spillway_sidecar.proxy.upstream import Target
 from spillway_sidecar.routing.classify import PATHS, BadRequest, classify
+from spillway_sidecar.routing.keys import read_keys
 from spillway_sidecar.routing.table import RoutingTable
 from spillway_sidecar.scheduling.pool import Pool
 from spillway_sidecar.telemetry.accesslog import AccessLog
@@ -114,6 +115,8 @@ class RouteSite:
             refusal = Refusal(404, Outcome.NO_RULE, message, param="model", code="no_matching_rule")
             client.answer(refusal, request_id=request_id, keep_alive=head.keep_alive, extra=b"")
             return
+        if len(body) >= rule.profile.keys_from:
+            read_keys(facts, rule.profile, head.fields, body)
         RouteExchange(self, client, head, request_id, now).begin(facts, body, route, rule)
 
     def refused(self, refusal: Refusal) -> None:

@@ -131,6 +131,10 @@ class Upstream(asyncio.Protocol):
         self._interim = 0
         self.transport.write(data)
 
+    def spare(self, exchange: Call) -> None:
+        """The reply whose head has come is not wanted, and has no body: the connection may carry another request."""
+        self._release(exchange)
+
     def abort(self) -> None:
         """Ends the connection at once: the engine on the other side stops working for it."""
         self._state = _DEAD

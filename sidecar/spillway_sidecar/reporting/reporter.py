@@ -54,6 +54,11 @@ class InboundCounters(Protocol):
         raise NotImplementedError
 
     @property
+    def waiting_tokens(self) -> int:
+        """Estimated tokens of those without a first token."""
+        raise NotImplementedError
+
+    @property
     def max_concurrency(self) -> int:
         """Limit on `in_flight`."""
         raise NotImplementedError
@@ -98,7 +103,7 @@ class _Slow:
     tokens_per_second: float | None = None
 
 
-_Counts = tuple[int, int, int, int, bool]
+_Counts = tuple[int, int, int, int, int, bool]
 Send = Callable[[Callable[[], Report]], bool]
 
 
@@ -143,7 +148,9 @@ class Reporter:
         if self._inbound is None:
             return None
         inbound = self._inbound()
-        counts = (inbound.in_flight, inbound.queued, inbound.in_flight_tokens, inbound.max_concurrency, inbound.draining)
+        counts = (
+            inbound.in_flight, inbound.queued, inbound.in_flight_tokens, inbound.waiting_tokens, inbound.max_concurrency, inbound.draining,
+        )  # fmt: skip
         if self._load is None or counts != self._counts:
             self._counts = counts
             self._load = _load(counts, self._slow)
@@ -237,7 +244,7 @@ class Reporter:
 
 
 def _load(counts: _Counts, slow: _Slow) -> Load:
-    in_flight, queued, tokens, max_concurrency, draining = counts
+    in_flight, queued, tokens, waiting, max_concurrency, draining = counts
     return Load(
         in_flight=_within(in_flight, _MAX_COUNT),
         queued=_within(queued, _MAX_COUNT),
@@ -251,6 +258,7 @@ def _load(counts: _Counts, slow: _Slow) -> Load:
         kv_cache_ratio=slow.engine.load.kv_cache_ratio,
         gpu_ratio=slow.gpu.utilization_ratio,
         gpu_memory_ratio=slow.gpu.memory_ratio,
+        waiting_tokens=_within(waiting, _MAX_TOKENS),
     )
 
 

@@ -17,7 +17,12 @@ E = TypeVar("E", bound=EndpointState)
 class Profile:
     """Chooses by predicted wait."""
 
-    __slots__ = ()
+    __slots__ = ("keys_from", "prefixes", "session_header")
+
+    def __init__(self) -> None:
+        self.prefixes = True  # whether it goes by how prompts begin
+        self.session_header = b""  # the header that names a session; empty where it does not go by sessions
+        self.keys_from = 1536  # bytes of a body from which keys are read
 
     def pick(
         self, pool: Pool[E], request: Request, view: View, tried: Collection[E] = (), candidates: list[Candidate] | None = None
