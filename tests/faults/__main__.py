@@ -16,13 +16,14 @@ import gc
 import importlib
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import tests.faults.rows  # noqa: F401 - fills ROWS
-from tests.faults.bench import ROWS, SOAK, Bench, Result, Row, judge
+from tests.faults.bench import RATE, ROWS, SOAK, Bench, Result, Row, judge
 from tests.faults.load import Load
 from tests.faults.table import describe, table
 from tests.faults.world import Shape, World
@@ -32,15 +33,15 @@ SHORTEST_SECONDS = 6.0
 RECOVERY_RATE = 40.0
 
 
-async def run_row(row: Row, world: World, seed: int, seconds: float) -> Result:
+async def run_row(row: Row, world: World, seed: int, seconds: float, rate: float = RATE) -> Result:
     """One row in a world that is well, and left so."""
     began = time.monotonic()
     load = Load(world.gateway_ports, random.Random(seed))
-    bench = Bench(world, load, random.Random(seed ^ 0x5F5F), seconds)
+    bench = Bench(world, load, random.Random(seed ^ 0x5F5F), seconds, rate)
     known = world.tracebacks()
     measured = await row.run(bench)
     lags = load.lags
-    async with bench.sending(rate=RECOVERY_RATE):  # an endpoint that was down is well once a request has found it so
+    async with bench.sending(rate=min(rate, RECOVERY_RATE)):  # an endpoint that was down is well once a request has found it so
         await world.heal()
     load.close_idle()
     leaks = await world.leaks()
@@ -48,7 +49,7 @@ async def run_row(row: Row, world: World, seed: int, seconds: float) -> Result:
     return judge(row, seed, time.monotonic() - began, measured, leaks, load.strays, lags)
 
 
-async def run_rows(rows: list[Row], seed: int, folder: Path, *, short: bool = False) -> list[Result]:
+async def run_rows(rows: list[Row], seed: int, folder: Path, *, rate: float = RATE, short: bool = False) -> list[Result]:
     """All rows, one world for each shape."""
     results: list[Result] = []
     shapes: list[Shape] = []
@@ -62,7 +63,8 @@ async def run_rows(rows: list[Row], seed: int, folder: Path, *, short: bool = Fa
             for row in rows:
                 if row.shape == shape:
                     before = world.memory()
-                    result = await run_row(row, world, seed, max(SHORTEST_SECONDS, row.seconds * SHORT) if short else row.seconds)
+                    seconds = max(SHORTEST_SECONDS, row.seconds * SHORT) if short else row.seconds
+                    result = await run_row(row, world, seed, seconds, rate)
                     print(describe(result, before, world.memory()), flush=True)
                     results.append(result)
                     if result.wrong:
@@ -104,9 +106,10 @@ def main(argv: list[str]) -> int:
     factory = None
     with contextlib.suppress(ImportError):
         factory = importlib.import_module("uvloop").new_event_loop
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what was started
     began = time.monotonic()
     with asyncio.Runner(loop_factory=factory) as runner:
-        results = runner.run(run_rows(rows, args.seed, folder, short=args.short))
+        results = runner.run(run_rows(rows, args.seed, folder, rate=args.rate, short=args.short))
     print(f"\n{table(results)}\n\n{time.monotonic() - began:.0f} s in all")
     sound = all(result.sound for result in results)
     if sound and not args.keep:
