@@ -159,11 +159,31 @@ class WaitingRoom:
         site.now = now
         for lane in tuple(self._lanes.values()):
             while (ticket := lane.queue.head()) is not None:
-                exchange = ticket.item
-                choice = choose(lane.rule, exchange.facts, site, exchange.tried)
-                if choice is None or choice[1].saturated(site.routers, now):
+                place = self._place(lane, ticket.item)
+                if place is None:
                     break
-                self._dispatch(lane, ticket, choice[0], choice[1])
+                self._dispatch(lane, ticket, *place)
+
+    def _place(self, lane: Lane, exchange: RouteExchange) -> tuple[Backend[Pool[Target]], Target] | None:
+        """Where there is room for the request: the best place, else any."""
+        site = self._site
+        routers, now = site.routers, site.now
+        choice = choose(lane.rule, exchange.facts, site, exchange.tried)
+        if choice is None:
+            return None
+        if not choice[1].saturated(routers, now):
+            return choice[0], choice[1]
+        return next(
+            (
+                (backend, target)
+                for group in lane.rule.groups
+                for backend in group.backends
+                if lane.type in backend.types
+                for target in backend.cluster.targets
+                if not target.saturated(routers, now) and eliminate(target, exchange.tried, routers, now) is None
+            ),
+            None,
+        )
 
     def follow(self, table: RoutingTable[Pool[Target]]) -> None:
         """A snapshot is in force: lanes take their rules from it. A lane whose rule is gone keeps what it has until it is empty."""

@@ -24,15 +24,15 @@ from __future__ import annotations
 from typing import Final
 
 from spillway_sidecar.scheduling.health import SLOW_START_SECONDS, EndpointHealth
+from spillway_sidecar.scheduling.running import RunningLimit
 from spillway_sidecar.scheduling.speed import BASE_TOKENS, ClusterSpeed
 from spillway_sidecar.scheduling.wait import Turn
 from spillway_wire.loads import Load
 
 UNLIMITED: Final = 1 << 30
 LASTING_QUEUE_SECONDS: Final = 1.2  # more than one sample of the engine's metrics
-LARGE_QUEUE_SHARE: Final = 4  # a queue of a quarter of what runs is no chance, though it be one sample
-LIMIT_GROWTH_SECONDS: Final = 2.0
 KV_FULL_RATIO: Final = 0.95
+LONE_WORD_SECONDS: Final = 0.25  # how long its word holds that it has no room while nothing of ours is there to bring another
 STALE_SECONDS: Final = 3.0  # three reporting intervals
 WORD_HALF_LIFE_SECONDS: Final = 1.0
 RUNNING_TOKENS: Final = 8  # what a request that runs costs the next one's prefill
@@ -47,8 +47,8 @@ class EndpointState(EndpointHealth):
     """One endpoint as this router sees it. Mutable, single-threaded; numbers only."""
 
     __slots__ = (
-        "awaiting_tokens", "finished_since", "in_flight", "in_flight_tokens", "inbound", "kv_full", "limit_moved_at", "limit_step", "load",
-        "max_concurrency", "max_requests", "max_running", "reported_at", "reported_requests", "reported_tokens", "reported_waiting", "sent_since", "sent_since_tokens",
+        "awaiting_tokens", "finished_since", "in_flight", "in_flight_tokens", "inbound", "kv_full", "load",
+        "max_concurrency", "max_requests", "max_running", "reported_at", "reported_requests", "reported_tokens", "reported_waiting", "running_limit", "sent_since", "sent_since_tokens",
         "slowness", "slowness_at", "speed", "suspect", "told_at", "told_tokens", "turn", "waiting_since",
     )  # fmt: skip
 
@@ -67,8 +67,7 @@ class EndpointState(EndpointHealth):
         self.reported_waiting = 0
         self.waiting_since = 0.0
         self.max_running = UNLIMITED  # learned: what the engine runs while requests wait in it
-        self.limit_moved_at = 0.0
-        self.limit_step = 1
+        self.running_limit = RunningLimit(UNLIMITED)
         self.kv_full = False
         self.reported_at = -1e9
         self.suspect = False
@@ -86,8 +85,8 @@ class EndpointState(EndpointHealth):
     def limit(self, max_concurrency: int, max_queue: int) -> None:
         """Sets what the endpoint holds at most."""
         self.max_requests = max_concurrency + (max_queue if self.inbound else 0)
-        if self.max_running in {UNLIMITED, self.max_concurrency} or self.max_running > max_concurrency:
-            self.max_running = max_concurrency
+        self.running_limit.bound(max_concurrency)
+        self.max_running = self.running_limit.limit
         self.max_concurrency = max_concurrency
 
     def report(self, load: Load, now: float) -> None:
@@ -119,31 +118,14 @@ class EndpointState(EndpointHealth):
         self.load = load
 
     def _learn_limit(self, load: Load, now: float) -> None:
-        """What the engine runs while requests wait in it is what it can run; one sample of a short queue may be chance.
-
-        While it runs that much and nothing waits, the limit grows again, by steps that double: those who hold requests back by it
-        would otherwise never see that the engine can do more.
-        """
+        """How long something has waited there, and how many the engine runs at most."""
         waiting = load.queued + (load.engine_waiting or 0)
         if not waiting or now - self.reported_at > STALE_SECONDS:
             self.waiting_since = now
         self.reported_waiting = waiting
-        running, queue = load.engine_running, load.engine_waiting
-        if not running:
-            return
-        if queue:
-            lasting = now - self.waiting_since >= LASTING_QUEUE_SECONDS
-            if lasting or (queue >= LARGE_QUEUE_SHARE and queue * LARGE_QUEUE_SHARE >= running):
-                self.max_running = min(running, self.max_concurrency)
-                self.limit_moved_at = now
-                self.limit_step = 1
-                return
-        if running > self.max_running:
-            self.max_running = self.max_concurrency  # it can do more than that
-        elif running == self.max_running < self.max_concurrency and not queue and now - self.limit_moved_at >= LIMIT_GROWTH_SECONDS:
-            self.max_running = min(running + self.limit_step, self.max_concurrency)
-            self.limit_moved_at = now
-            self.limit_step *= 2
+        if load.engine_running is not None:
+            self.running_limit.sample(load.engine_running, load.engine_waiting or 0, now)
+            self.max_running = self.running_limit.limit
 
     # --- requests
 
@@ -267,9 +249,9 @@ class EndpointState(EndpointHealth):
         limit = self.max_running
         if self.in_flight >= limit:
             return True
-        if now - self.reported_at > STALE_SECONDS or self.suspect:
+        if now - self.reported_at > (STALE_SECONDS if self.in_flight else LONE_WORD_SECONDS) or self.suspect:
             return False
-        if self.kv_full and self.in_flight:
+        if self.kv_full:
             return True
         return self.reported_requests - self.finished_since + routers * self.sent_since >= limit
 

@@ -234,20 +234,21 @@ def test_a_larger_prompt_may_take_longer():
 
 def test_a_queue_counts_when_it_lasts_and_teaches_the_limit():
     state = endpoint()
-    load = Load(in_flight=10, engine_running=8, engine_waiting=2)
+    load = Load(in_flight=11, engine_running=8, engine_waiting=3)
     state.report(load, 0.0)
     assert not state.queues(0.0)
     state.report(load, 0.5)
     assert not state.queues(0.5)
     state.report(load, 2.0)
     assert state.queues(2.0)
+    state.report(load, 3.0)
     assert state.max_running == 8
     for _ in range(8):
         state.sent(COST)
-    state.report(Load(in_flight=8, engine_running=8, engine_waiting=0), 2.5)
-    assert state.queues(2.5), "one more would wait"
-    state.report(Load(in_flight=9, engine_running=9, engine_waiting=0), 3.0)
-    assert not state.queues(3.0), "it can do more than was thought"
+    state.report(Load(in_flight=8, engine_running=8, engine_waiting=0), 4.0)
+    assert state.queues(4.0), "one more would wait"
+    state.report(Load(in_flight=8, engine_running=8, engine_waiting=0), 5.0)
+    assert not state.queues(5.0), "it may do more than was thought"
 
 
 def test_the_picture_is_plain_values():
