@@ -87,7 +87,8 @@ class Timeouts(Struct, frozen=True):
 
 class Retries(Struct, frozen=True):
     """Attempts in all, the share of requests that may be retries (never below one in flight), the share that may be hedged, and
-    whether a stream that broke off goes on elsewhere."""
+    whether a stream that broke off goes on elsewhere.
+    """
 
     max_attempts: Annotated[int, Meta(ge=1, le=5)] = 2
     budget_percent: Annotated[int, Meta(ge=0, le=100)] = 10

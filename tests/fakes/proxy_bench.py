@@ -14,7 +14,7 @@ from spillway_sidecar.proxy.downstream import Downstream
 from spillway_sidecar.proxy.inbound import InboundSite
 from spillway_sidecar.proxy.route import RouteSite
 from spillway_sidecar.proxy.swap import Swapper, request_heads
-from spillway_sidecar.proxy.sweep import sweep_admission, sweep_connections
+from spillway_sidecar.proxy.sweep import sweep_admission, sweep_cluster, sweep_connections
 from spillway_sidecar.proxy.upstream import Target
 from spillway_sidecar.scheduling.speed import ClusterSpeed
 from spillway_sidecar.telemetry.decisions import DecisionRing
@@ -26,6 +26,7 @@ from spillway_wire.snapshot import (
     Cluster,
     Endpoint,
     Endpoints,
+    FlowControl,
     Resource,
     ResourceKey,
     Retries,
@@ -207,7 +208,6 @@ class Bench:
 
     async def router(self, resources: Mapping[ResourceKey, Resource], **options: Any) -> Router:
         """A route listener with a configuration in force."""
-        options.setdefault("connect_seconds", 30.0)  # a test machine may be busy; the limit has a test of its own
         site = RouteSite(
             clock=self.clock, id_prefix="t-", decisions=DecisionRing(64), rng=random.Random(options.pop("seed", 7)), **options
         )
@@ -219,7 +219,7 @@ class Bench:
 
     async def guard(self, engine_port: int, **options: Any) -> Inbound:
         """An inbound listener before an engine."""
-        options.setdefault("connect_seconds", 30.0)
+        options.setdefault("connect_seconds", 30.0)  # a test machine may be busy; the limit has a test of its own
         state: dict[str, Any] = {"up": True, "failures": 0}
         target = Target("engine", "127.0.0.1", engine_port, False, ClusterSpeed())
         target.heads = request_heads("127.0.0.1", engine_port, tls=False, prefix="/v1")
@@ -307,15 +307,16 @@ class Router:
         sweep_admission(self.site, now)
         sweep_connections(self.site.connections, now)
         self.site.conditions.sweep(now)
+        self.site.waiting.sweep(now)
         for cluster in self.site.clusters.values():
-            for target in cluster.targets:
-                target.refresh(now)
+            sweep_cluster(cluster, now)
 
     def idle(self) -> bool:
         """Whether nothing is under way and every count is back at zero."""
         info: Any = self.site.info()
         return (
             info["in_flight"] == 0
+            and info["waiting"]["waiting"] == 0
             and all(t["in_flight"] == 0 and t["in_flight_tokens"] == 0 for targets in info["clusters"].values() for t in targets)
             and all(b["in_flight"] == 0 and b["retrying"] == 0 for b in info["retry_budgets"].values())
         )
@@ -354,8 +355,10 @@ def config(
     inbound: bool = False,
     attempts: int = 2,
     budget: int = 100,
+    hedge: int = 2,
     override: str | None = None,
     timeouts: Timeouts | None = None,
+    flow: FlowControl | None = None,
     **cluster: Any,
 ) -> dict[ResourceKey, Resource]:
     """A route `m` to one backend with an endpoint at each port."""
@@ -365,7 +368,8 @@ def config(
             models=("m",),
             rules=(Rule(name="all", backends=(BackendRef("default/a", model_override=override),)),),
             timeouts=timeouts or Timeouts(),
-            retries=Retries(max_attempts=attempts, budget_percent=budget),
+            retries=Retries(max_attempts=attempts, budget_percent=budget, hedge_percent=hedge),
+            flow_control=flow or FlowControl(),
         ),
         Cluster(name="default/a", provider=Provider.VLLM, model="m", **cluster),
         Endpoints(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from email.utils import parsedate_to_datetime
 from typing import Final
 
 from spillway_sidecar.balancing.choose import any_full, endpoints, seconds_to_room
@@ -13,7 +14,7 @@ from spillway_sidecar.scheduling.pool import Pool
 from spillway_sidecar.scheduling.request import View
 
 RETRY_AFTER_SECONDS: Final = 1
-_UNREACHED: Final = frozenset((Outcome.CONNECT, Outcome.TLS, Outcome.ADMISSION_TIMEOUT))
+_UNREACHED: Final = frozenset((Outcome.CONNECT, Outcome.CONNECT_TIMEOUT, Outcome.TLS, Outcome.ADMISSION_TIMEOUT))
 
 
 def nowhere(rule: CompiledRule[Pool[Target]], view: View) -> Refusal:
@@ -47,7 +48,7 @@ def failure(outcome: Outcome, status: int) -> Refusal:
     if status:
         answer, wait = (503, RETRY_AFTER_SECONDS) if status == 503 else (502, None)
         return Refusal(answer, outcome, "The model's server failed.", code="upstream_error", retry_after=wait)
-    if outcome in {Outcome.FIRST_TOKEN_TIMEOUT, Outcome.REQUEST_TIMEOUT}:
+    if outcome in {Outcome.FIRST_TOKEN_TIMEOUT, Outcome.SILENT, Outcome.REQUEST_TIMEOUT}:
         return Refusal(504, outcome, "The model's server did not answer in time.", code="timeout")
     if outcome in _UNREACHED:
         return _unreached(outcome)
@@ -55,6 +56,16 @@ def failure(outcome: Outcome, status: int) -> Refusal:
     return Refusal(502, outcome, message, code="upstream_unreachable")
 
 
-def retry_after_seconds(value: bytes | None) -> float:
-    """What a Retry-After in seconds says; one that is a date, or none, asks for no pause."""
-    return float(value) if value is not None and value.isdigit() and len(value) < 10 else 0.0
+def retry_after_seconds(value: bytes | None, wall_now: float | None) -> float:
+    """What a Retry-After asks for, in seconds or as a date; 0 for none, and for what is neither."""
+    if value is None:
+        return 0.0
+    if value.isdigit():
+        return float(value[:10])
+    if wall_now is None:
+        return 0.0
+    try:
+        date = parsedate_to_datetime(value.decode("ascii"))
+    except (ValueError, UnicodeDecodeError):
+        return 0.0
+    return max(0.0, date.timestamp() - wall_now)

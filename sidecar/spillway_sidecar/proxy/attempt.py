@@ -12,17 +12,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from spillway_sidecar.balancing.choose import Choice, any_open, choose, supports
+from spillway_sidecar.balancing.last_resort import least_bad
+from spillway_sidecar.flow.band import Ticket
 from spillway_sidecar.proxy.answers import failure, full, nowhere, retry_after_seconds, unsupported
-from spillway_sidecar.proxy.call import CONNECTING, OVER, STREAMING, WAITING
+from spillway_sidecar.proxy.call import CHOOSING, CONNECTING, OVER, STREAMING, WAITING
 from spillway_sidecar.proxy.errors import Outcome, Refusal
 from spillway_sidecar.proxy.exchange import Exchange
-from spillway_sidecar.proxy.head import ResponseHead
+from spillway_sidecar.proxy.head import Fields, ResponseHead
+from spillway_sidecar.proxy.hedge import Hedge, hedge
 from spillway_sidecar.proxy.record import write_decision, write_line
-from spillway_sidecar.proxy.upstream import KEY_REFUSED, Target
+from spillway_sidecar.proxy.upstream import KEY_REFUSED, Target, Upstream
 from spillway_sidecar.routing.classify import Facts
 from spillway_sidecar.routing.rewrite import replace_model
 from spillway_sidecar.routing.table import Backend, CompiledRoute, CompiledRule
 from spillway_sidecar.scheduling.filters.eligible import Candidate
+from spillway_sidecar.scheduling.health import Ejection
+from spillway_sidecar.scheduling.outliers import overdue
 from spillway_sidecar.scheduling.pool import Pool
 from spillway_sidecar.scheduling.wait import Turn
 from spillway_sidecar.telemetry.decisions import Attempt
@@ -38,27 +43,38 @@ RETRYABLE_STATUSES: Final = frozenset((429, 500, 502, 503, 504))
 _LOAD_HEADER: Final = b"endpoint-load-metrics"
 _ADMISSION_HEADER: Final = b"x-spillway-admission"
 _REFUSED: Final = Admission.REFUSED.value.encode()
+_DECLINED: Final = Admission.DECLINED.value.encode()
 _NONE: Final = b""
 _OK: Final = Outcome.OK
 _GONE: Final = Outcome.CLIENT_GONE
 _UPSTREAM_ERROR: Final = Outcome.UPSTREAM_ERROR
-_HARD: Final = frozenset((Outcome.CONNECT, Outcome.TLS, Outcome.KEY_REFUSED))  # the next request would fare no better
+_HARD: Final = frozenset(
+    (Outcome.CONNECT, Outcome.CONNECT_TIMEOUT, Outcome.TLS, Outcome.KEY_REFUSED)
+)  # the next request would fare no better
+
+
+_NEVER: Final = float("inf")
+MAX_DECLINES: Final = 2  # then a request goes where it thinks best, whatever waits there
+MAX_REFUSALS: Final = 3  # by sidecars that are full, after which a request waits no more
+LATE_AFTER_SECONDS: Final = 0.1  # at least: the sweep looks no oftener
 
 
 class RouteExchange(Exchange):
     """One request on the route listener."""
 
     __slots__ = (
-        "_awaits", "_fresh", "_serial", "_turn", "ahead", "attempts", "backend", "body", "budget", "cost", "facts", "failures", "retries", "route", "rule",
-        "sent_at", "stats", "tried",
+        "_awaits", "_declines", "_fresh", "_late_at", "_probe", "_retrying", "_serial", "_turn", "ahead", "attempts", "backend", "body", "budget", "cost", "facts", "failures", "hedge", "priority", "retries", "route", "rule",
+        "sent_at", "stats", "ticket", "tried",
     )  # fmt: skip
 
     site: RouteSite
 
     # --- choosing
 
-    def begin(self, facts: Facts, body: bytes, route: CompiledRoute[Pool[Target]], rule: CompiledRule[Pool[Target]]) -> None:
-        """Takes what the request is and what it comes under; makes the first attempt, or says that there is nowhere to go."""
+    def begin(
+        self, facts: Facts, body: bytes, route: CompiledRoute[Pool[Target]], rule: CompiledRule[Pool[Target]], fields: Fields
+    ) -> None:
+        """Takes what the request is and what it comes under; makes the first attempt, waits for room, or says that there is nowhere to go."""
         self.facts = facts
         self.body = body
         self.route = route
@@ -70,25 +86,46 @@ class RouteExchange(Exchange):
         self.stats: BackendStats | None = None
         self.attempts: tuple[Attempt, ...] = ()
         self.failures: tuple[str, ...] = ()
+        self.hedge: Hedge | None = None
         self._serial = 0
         self._awaits = False
+        self._probe = False
+        self._retrying = False
+        self._declines = 0
         self._turn: Turn | None = None
         budget = self.budget = self.site.budgets[route.name]
         budget.in_flight += 1
+        budget.begun_total += 1
+        self.ticket: Ticket[RouteExchange] | None = None
+        flow = route.flow
+        self.priority = flow.priorities.get(fields.get(flow.priority_header, _NONE), 0) if flow.priorities else 0
         try:
             choice = self._choose()
         except Refusal as refusal:
             self.refuse(refusal)
             return
-        if choice is None:
-            self.refuse(nowhere(self.rule, self.site))
-        else:
+        if choice is not None and not self.site.waiting.must_wait(self, choice[1]):
             self._go(choice)
+        elif choice is None and not self.site.waiting.for_room(self):
+            self.refuse(nowhere(self.rule, self.site))
+        elif (full_up := self.site.waiting.enter(self, fields)) is not None:
+            self.refuse(full_up)
+
+    def admitted(self, backend: Backend[Pool[Target]], target: Target) -> None:
+        """It has waited, and `target` has room."""
+        self.facts.limit = 0
+        self._go((backend, target, [], None))
+
+    def evicted(self, refusal: Refusal) -> None:
+        """It has waited, and gives way to another."""
+        self.refuse(refusal)
 
     def _choose(self) -> Choice[Target] | None:
         site = self.site
         candidates: list[Candidate] | None = [] if site.decisions is not None else None
         choice = choose(self.rule, self.facts, site, self.tried, candidates)
+        if choice is None and (found := least_bad(self.rule, self.facts.type, site.routers, site.now, self.tried)) is not None:
+            choice = (*found, candidates or [], None)
         if choice is None:
             if candidates is not None:
                 self.attempts = (*self.attempts, ("", "", candidates, None))
@@ -107,7 +144,8 @@ class RouteExchange(Exchange):
                 *self.attempts,
                 (backend.name, target.id, candidates, diversion.note() if diversion is not None else None),
             )
-        target.sent(self.cost)
+        self._probe = target.sent(self.cost)
+        self._late_at = 0.0
         self.ahead = target.awaits(self.cost)
         self._awaits = True
         self._fresh = fresh
@@ -124,17 +162,35 @@ class RouteExchange(Exchange):
             turn.enter(self.cost, now)
         whole, first = self.started + timeouts.request_seconds, now + timeouts.first_token_seconds
         self.deadline = first if first < whole else whole
+        if target.inbound:
+            wait = timeouts.admission_seconds
+            site.waiting_admission[wait].append((now + wait, self, self._serial))
+        limit = self.facts.limit if self._declines < MAX_DECLINES else 0
+        self.connect(target, self.request_bytes(backend, target, now, limit), fresh=fresh)
+        if self.state == CONNECTING:
+            self.deadline = min(self.deadline, now + timeouts.connect_seconds)
+
+    def request_bytes(self, backend: Backend[Pool[Target]], target: Target, now: float, limit: int = 0) -> bytes:
+        """The request as `target` is sent it. `limit`: tokens that may wait before it there, 0 for any."""
         facts = self.facts
         body = self.body
         if backend.model != facts.model:
             body = replace_model(body, backend.model)
         ours = _NONE
         if target.inbound:
-            left = max(1, int((whole - now) * 1000))
+            left = max(1, int((self.started + self.route.timeouts.request_seconds - now) * 1000))
             ours = b"x-spillway-deadline: %d\r\nx-spillway-prompt-tokens: %d\r\n" % (left, self.cost)
-            site.waiting_admission.append((now + site.admission_seconds, self, self._serial))
+            if self.priority:
+                ours += b"x-spillway-priority: %d\r\n" % self.priority
+            if limit:
+                ours += b"x-spillway-max-waiting: %d\r\n" % limit
         framing = b"x-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (self.request_id, len(body))
-        self.connect(target, b"".join((target.heads[facts.type], self.passed, ours, framing, body)), fresh=fresh)
+        return b"".join((target.heads[facts.type], self.passed, ours, framing, body))
+
+    def connected(self) -> None:
+        """A fresh connection is there: what is left to wait for is the first token."""
+        timeouts = self.route.timeouts
+        self.deadline = min(self.sent_at + timeouts.first_token_seconds, self.started + timeouts.request_seconds)
 
     # --- upstream's events
 
@@ -144,22 +200,27 @@ class RouteExchange(Exchange):
         if answer is not None:
             self._serial += 1  # answered: the admission deadline is not ours any more
             if self.target is not None:
-                self.target.heard_at = self.site.clock()
-            self._take_load(head)
+                self.take_load(self.target, head)
+                load = self.target.load
+                if load is not None and load.waiting_tokens is not None and load.waiting_tokens >= self.cost:
+                    self.ahead = load.waiting_tokens - self.cost
 
-    def accept(self, head: ResponseHead) -> bool:
+    def accept(self, head: ResponseHead) -> bool:  # noqa: PLR0911 - one return for each kind of answer
         """Errors that another endpoint may not have go elsewhere while that is allowed."""
-        if _LOAD_HEADER in head.fields:
-            self._take_load(head)
+        if head.status == 429 and head.fields.get(_ADMISSION_HEADER) == _DECLINED and self._declined(head):
+            return False
+        if _LOAD_HEADER in head.fields and self.target is not None:
+            self.take_load(self.target, head)
         self._serial += 1  # a final answer without an interim one is an answer too
         status = head.status
         if status < 300:
             return True
         if status in RETRYABLE_STATUSES:
             self.let_go()
-            if status == 429 and self.target is not None and not self.target.inbound:
-                self.target.limit_rate(retry_after_seconds(head.fields.get(b"retry-after")), self.site.clock())
+            self.take_pause(self.target, head)
             refused = head.fields.get(_ADMISSION_HEADER) == _REFUSED and self.target is not None and self.target.inbound
+            if refused and status == 429 and self._wait_again(head):
+                return False
             self._attempt_failed(
                 Outcome.OVERLOADED if status == 429 else Outcome.UPSTREAM_ERROR, blame=not refused and status != 429, status=status
             )
@@ -187,10 +248,56 @@ class RouteExchange(Exchange):
             return False
         return True
 
+    def _declined(self, head: ResponseHead) -> bool:
+        """More waits there than was thought: chooses again, by what it has told. That is neither a failure nor an attempt."""
+        target, upstream = self.target, self.upstream
+        if self.hedge is not None or target is None or upstream is None or not target.inbound:
+            return False
+        site = self.site
+        now = site.now = site.clock()
+        self._serial += 1
+        self._declines += 1
+        self.upstream = None
+        upstream.spare(self)
+        if self.backend is not None and self.backend.fallback is not None:
+            self.backend.fallback.withdrawn(self)
+        self._release(now, ok=False)
+        self.take_load(target, head)
+        self.failures = (*self.failures, Admission.DECLINED.value)
+        self.state = CHOOSING
+        choice = self._choose()
+        if choice is not None and not site.waiting.must_wait(self, choice[1]):
+            self._go(choice)
+        elif choice is None and not site.waiting.for_room(self):
+            self.refuse(nowhere(self.rule, site))
+        else:
+            self._wait_for_room()
+        return True
+
+    def _wait_again(self, head: ResponseHead) -> bool:
+        """A full sidecar has refused: another router was quicker. The request waits for room again."""
+        if self.hedge is not None or len(self.failures) >= MAX_REFUSALS or not self.route.flow.max_requests:
+            return False
+        site, target = self.site, self.target
+        now = site.now = site.clock()
+        if self.backend is not None and self.backend.fallback is not None:
+            self.backend.fallback.withdrawn(self)
+        self._release(now, ok=False)
+        self.take_load(target, head)  # type: ignore[arg-type]  # which does not count this request
+        self.failures = (*self.failures, Outcome.OVERLOADED.value)
+        self._wait_for_room()
+        return True
+
+    def _wait_for_room(self) -> None:
+        self.state = CHOOSING
+        refusal = self.site.waiting.enter(self)
+        if refusal is not None:
+            self.refuse(refusal)
+
     def failed(self, outcome: Outcome, *, reused: bool) -> None:
         """The attempt ended without a reply."""
         target = self.target
-        if reused and target is not None and not self._fresh and self.backend is not None:
+        if reused and target is not None and not self._fresh and self.backend is not None and self.hedge is None:
             self.site.now = self.site.clock()
             self._leave(target)
             target.close_idle()
@@ -204,7 +311,7 @@ class RouteExchange(Exchange):
         target = self.target
         assert target is not None  # noqa: S101
         if blame:
-            target.failed(now, hard=outcome in _HARD)
+            self.blame(target, outcome, self.sent_at)
         fallback = self.backend.fallback  # type: ignore[union-attr]
         if fallback is not None:
             if blame:
@@ -214,14 +321,32 @@ class RouteExchange(Exchange):
         self._release(now, ok=False)
         self.failures = (*self.failures, outcome.value)
         self.tried = (*self.tried, target)
-        retries = self.route.retries
-        if len(self.tried) < retries.max_attempts and now < self.started + self.route.timeouts.request_seconds:
+        self.reframed = self.unframed = False
+        hedge = self.hedge
+        if hedge is not None:  # it is the attempt now
+            self.state = WAITING
+            timeouts = self.route.timeouts
+            self.deadline = min(hedge.sent_at + timeouts.first_token_seconds, self.started + timeouts.request_seconds)
+        else:
+            self.next_attempt(outcome, status)
+
+    def blame(self, target: Target, outcome: Outcome, sent_at: float) -> None:
+        """The failure of an attempt is the endpoint's."""
+        target.failed(self.site.now, hard=outcome in _HARD, sent_at=sent_at)
+
+    def next_attempt(self, outcome: Outcome, status: int) -> None:
+        """Goes elsewhere after a failure, while attempts, deadline and budget allow; else tells the client of it."""
+        if len(self.tried) < self.route.retries.max_attempts and self.site.now < self.started + self.route.timeouts.request_seconds:
             choice = self._choose()
-            if choice is not None and (self.retries or self.budget.take()):
+            if (choice is not None or self.site.waiting.for_room(self)) and (self._retrying or self.budget.take()):
+                self._retrying = True
                 self.retries += 1
                 if self.stats is not None:
                     self.stats.retries += 1
-                self._go(choice)
+                if choice is not None:
+                    self._go(choice)
+                else:
+                    self._wait_for_room()
                 return
         self._answer(outcome, status)
 
@@ -235,23 +360,38 @@ class RouteExchange(Exchange):
         if target is not None:
             self._leave(target)
             if ok:
-                target.succeeded(now)
+                target.succeeded(now, self.sent_at)
 
     def _leave(self, target: Target) -> None:
         """Gives back what this request holds at an endpoint."""
-        target.done(self.cost)
+        target.done(self.cost, probe=self._probe)
+        self._probe = False
+        if self.site.waiting.count:
+            self.site.waiting.freed(self.backend, target)
         if self._awaits:
             self._awaits = False
             target.arrived(self.cost)
             if self._turn is not None:
                 self._turn.left(self.cost)
 
-    def _take_load(self, head: ResponseHead) -> None:
-        value = head.fields.get(_LOAD_HEADER)
-        if value is not None and self.target is not None and self.target.inbound:
-            load = decode_load(value)
+    def take_load(self, target: Target, head: ResponseHead) -> None:
+        """What a sidecar says of its load, with the admission answer or the reply."""
+        if target.inbound:
+            target.heard_at = self.site.clock()
+            value = head.fields.get(_LOAD_HEADER)
+            load = decode_load(value) if value is not None else None
             if load is not None:
-                self.target.report(load, self.site.clock())
+                target.report(load, target.heard_at)
+                if self.site.waiting.count:
+                    self.site.waiting.freed(self.backend, target)
+
+    def take_pause(self, target: Target | None, head: ResponseHead) -> None:
+        """What a server without a sidecar says of when it wants to be asked again; a sidecar says it by its load."""
+        value = head.fields.get(b"retry-after")
+        if target is None or target.inbound or (head.status != 429 and (value is None or head.status != 503)):
+            return
+        wall_clock = self.site.wall_clock
+        target.limit_rate(retry_after_seconds(value, wall_clock() if wall_clock is not None else None), self.site.clock())
 
     def reply_fields(self, status: int) -> bytes:
         """The request's id; an error's origin."""
@@ -261,6 +401,8 @@ class RouteExchange(Exchange):
 
     def streaming(self) -> None:
         """First byte: learn how long it took; what is left is the whole request's time."""
+        if self._retrying or self.hedge is not None:
+            self._settle()
         self.deadline = self.started + self.route.timeouts.request_seconds
         if self._awaits:
             self._awaits = False
@@ -271,6 +413,10 @@ class RouteExchange(Exchange):
             self.backend.fallback.answered(self, self.first_byte_at)  # type: ignore[union-attr]
         if self.status < 400:
             seconds = self.first_byte_at - self.sent_at
+            self.target.replied_at = self.first_byte_at  # type: ignore[union-attr]
+            if self._probe:
+                self._probe = False
+                self.target.succeeded(self.first_byte_at, self.sent_at)  # type: ignore[union-attr]
             self.stats.ttft.observe(self.first_byte_at - self.started)  # type: ignore[union-attr]
             self.target.first_token(self.facts.stream, seconds, self.facts.prompt_tokens, self.first_byte_at, self.ahead)  # type: ignore[union-attr]
 
@@ -281,17 +427,51 @@ class RouteExchange(Exchange):
         return self.route.timeouts.stream_idle_seconds
 
     def expire(self, now: float) -> None:
-        """Out of time: for the first token, or altogether."""
+        """Out of time: for a connection, for the first token, or altogether."""
         if self.state == OVER:
             return
-        whole = now >= self.started + self.route.timeouts.request_seconds
-        outcome = Outcome.REQUEST_TIMEOUT if whole else Outcome.FIRST_TOKEN_TIMEOUT
+        timeouts = self.route.timeouts
+        if now >= self.started + timeouts.request_seconds:
+            outcome = Outcome.REQUEST_TIMEOUT
+        elif self.state == CONNECTING and now < self.sent_at + timeouts.first_token_seconds:
+            outcome = Outcome.CONNECT_TIMEOUT
+        else:
+            outcome = Outcome.FIRST_TOKEN_TIMEOUT
         if self.state == STREAMING:
             self.let_go()
             self._interrupt(outcome)
         elif self.state in {CONNECTING, WAITING}:
+            self.site.now = now
+            if self.hedge is not None and self.target is not None and outcome is Outcome.REQUEST_TIMEOUT:
+                self.hedge.drop()
+            if self.target is None:
+                self.hedge.expire(outcome)  # type: ignore[union-attr]
+                return
             self.let_go()
             self._attempt_failed(outcome, blame=True)
+        else:
+            self.site.now = now
+            self.refuse(self.site.waiting.out_of_time(self))
+
+    def wait(self, now: float) -> None:
+        """Still no first token: late, it is worth a hedge; overdue, it tells of its endpoint, and goes on elsewhere once that is out."""
+        target = self.target
+        if target is None:
+            return  # only the hedge is left
+        if not self._late_at:
+            facts = self.facts
+            late = target.speed.late_seconds(facts.stream, facts.prompt_tokens, self.ahead)
+            self._late_at = self.sent_at + max(late, LATE_AFTER_SECONDS) if late else _NEVER
+        if now < self._late_at:
+            return
+        target.waits_overdue += overdue(now - self.sent_at, self._late_at - self.sent_at)
+        if target.ejected is Ejection.SILENT:
+            self.site.now = now
+            if self._elsewhere():
+                self.let_go()
+                self._attempt_failed(Outcome.SILENT, blame=True)
+        elif self.hedge is None:
+            hedge(self, now)
 
     def admission_expired(self, serial: int, now: float) -> None:
         """No admission answer in time: the sidecar is silent, which is not how it is when only the engine is slow.
@@ -303,37 +483,90 @@ class RouteExchange(Exchange):
         if serial != self._serial or target is None or self.state not in {CONNECTING, WAITING}:
             return
         site = self.site
-        if self.state == WAITING and now - target.heard_at > site.admission_seconds and self._elsewhere():
+        wait = self.route.timeouts.admission_seconds
+        if self.state == WAITING and now - target.heard_at > wait and self._elsewhere():
             self.let_go()
             self._attempt_failed(Outcome.ADMISSION_TIMEOUT, blame=True)
         else:
-            site.waiting_admission.append((now + site.admission_seconds, self, serial))
+            site.waiting_admission[wait].append((now + wait, self, serial))
 
     def _elsewhere(self) -> bool:
         """Whether a retry is allowed and another endpoint could take it."""
-        if len(self.tried) + 1 >= self.route.retries.max_attempts or not self.budget.has_room:
+        if self.hedge is not None:
+            return True
+        if len(self.tried) + 1 >= self.route.retries.max_attempts or not (self._retrying or self.budget.has_room):
             return False
         tried = self.tried if self.target is None else (*self.tried, self.target)
         return any_open(self.rule, self.site, tried)
 
+    # --- a hedge
+
+    def give_up(self, target: Target, note: str) -> None:
+        """The first try is not waited for any more: its hedge answers."""
+        self._leave(target)
+        self.target = None
+        if self.backend is not None and self.backend.fallback is not None:
+            self.backend.fallback.withdrawn(self)
+        self.tried = (*self.tried, target)
+        self.failures = (*self.failures, note)
+
+    def adopt(self, choice: Choice[Target], upstream: Upstream | None, sent_at: float, ahead: int) -> None:
+        """The hedge's attempt is this exchange's from now on."""
+        backend, self.target, candidates, _ = choice
+        self.backend = backend
+        self.stats = self.site.stats.backend(*backend.key)
+        if self.site.decisions is not None:
+            self.attempts = (*self.attempts, (backend.name, self.target.id, candidates, None))
+        self.upstream = upstream
+        if upstream is not None:
+            upstream.exchange = self
+        self.state = WAITING
+        self.sent_at, self.ahead, self._awaits, self._turn = sent_at, ahead, True, None
+        if backend.fallback is not None:
+            backend.fallback.sent(self, sent_at)
+        self.reframed = self.unframed = False
+        self.count_hedge("won", backend)
+
+    def note_hedge(self, choice: Choice[Target], note: str) -> None:
+        """Writes a hedge down that was not taken, before the attempt that still is."""
+        if self.site.decisions is None:
+            return
+        attempt = (choice[0].name, choice[1].id, choice[2], None)
+        kept = () if self.target is None else self.attempts[-1:]
+        self.attempts = (*self.attempts[: len(self.attempts) - len(kept)], attempt, *kept)
+        self.failures = (*self.failures, note)
+
+    def count_hedge(self, result: str, backend: Backend[Pool[Target]]) -> None:
+        """Counts how a hedge ended, under the backend that it went to."""
+        hedges = self.site.stats.backend(*backend.key).hedges
+        hedges[result] = hedges.get(result, 0) + 1
+
     # --- the end
+
+    def _settle(self) -> None:
+        """There is an answer, or none will come: what was spent beyond the first try is given back."""
+        if self._retrying:
+            self._retrying = False
+            self.budget.give_back()
+        if self.hedge is not None:
+            self.hedge.drop()
 
     def account(self, outcome: Outcome) -> None:
         """Counts the request; gives back what it held."""
         site = self.site
         now = site.now = site.clock()
         self.budget.in_flight -= 1
-        if self.retries:
-            self.budget.give_back()
+        if self._retrying or self.hedge is not None:
+            self._settle()
         target = self.target
         if target is not None:
             self.target = None
             self._leave(target)
             fallback = self.backend.fallback  # type: ignore[union-attr]
             if outcome is _OK or outcome is _UPSTREAM_ERROR:
-                target.succeeded(now)
+                target.succeeded(now, self.sent_at)
             elif outcome is not _GONE:
-                target.failed(now, hard=False)
+                target.failed(now, hard=False, sent_at=self.sent_at)
                 if fallback is not None:
                     fallback.failed(self, now)
             if fallback is not None:
@@ -341,16 +574,22 @@ class RouteExchange(Exchange):
         prompt, completion = self.usage()
         if completion is None:
             completion = max(0, self.output_events - 2)  # a role event and [DONE] carry no token
-        stats = self.stats
-        if stats is None:
-            site.stats.refuse(self.route.name, outcome)
-        else:
-            stats.outcomes[outcome] = stats.outcomes.get(outcome, 0) + 1
-            if outcome is _OK:
-                stats.duration.observe(now - self.started)
-                stats.input_tokens += self.facts.prompt_tokens if prompt is None else prompt
-                stats.output_tokens += completion
+        if self.ticket is not None:
+            site.waiting.over(self, self.facts.prompt_tokens if prompt is None else prompt, completion)
+        self._count(outcome, now, self.facts.prompt_tokens if prompt is None else prompt, completion)
         if site.decisions is not None:
             write_decision(self, outcome, now)
         if site.access_log is not None:
             write_line(self, outcome, now, prompt, completion)
+
+    def _count(self, outcome: Outcome, now: float, input_tokens: int, output_tokens: int) -> None:
+        """Counts the request under its backend, or under its route where it has reached none."""
+        stats = self.stats
+        if stats is None:
+            self.site.stats.refuse(self.route.name, outcome)
+            return
+        stats.outcomes[outcome] = stats.outcomes.get(outcome, 0) + 1
+        if outcome is _OK:
+            stats.duration.observe(now - self.started)
+            stats.input_tokens += input_tokens
+            stats.output_tokens += output_tokens

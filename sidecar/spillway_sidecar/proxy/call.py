@@ -75,9 +75,8 @@ class Call:
 
     async def _dial(self, target: Target, data: bytes) -> None:
         try:
-            async with asyncio.timeout(self.site.connect_seconds):
-                upstream = await target.dial()
-        except (OSError, ValueError) as error:  # TimeoutError is one; a host that is no name is a ValueError
+            upstream = await target.dial()
+        except (OSError, ValueError) as error:  # a host that is no name is a ValueError
             if self.state == CONNECTING and self.target is target:
                 self._dialling = None
                 self.failed(Outcome.TLS if isinstance(error, ssl.SSLError) else Outcome.CONNECT, reused=False)
@@ -91,7 +90,11 @@ class Call:
             return
         self.upstream = upstream
         self.state = WAITING
+        self.connected()
         upstream.send(self, data)
+
+    def connected(self) -> None:
+        """A fresh connection is there."""
 
     def let_go(self) -> None:
         """Drops the attempt under way: the connection is ended, so that whatever works for it stops."""

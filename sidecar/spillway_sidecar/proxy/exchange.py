@@ -264,15 +264,20 @@ class Exchange(Call):
     # --- the sweep
 
     def sweep(self, now: float) -> None:
-        """Looks for a stream that has gone silent."""
+        """Looks for a stream that has gone silent; leaves one that has not begun to `wait`."""
         if self.state != STREAMING:
+            if self.state != OVER:
+                self.wait(now)
             return
         if self._touched:
             self._touched = False
-            self._idle_since = now
+            self._idle_since = self.target.replied_at = now  # type: ignore[union-attr]
         elif now - self._idle_since > self.idle_limit() and not self.client.transport.get_write_buffer_size():
             self.let_go()
             self._interrupt(Outcome.STREAM_IDLE_TIMEOUT)
+
+    def wait(self, now: float) -> None:
+        """Nothing of the reply's body has come yet."""
 
     def idle_limit(self) -> float:
         """Seconds a stream may be silent."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from spillway_sidecar.flow.limiter import Limiter
-from spillway_sidecar.proxy.call import CHOOSING, OVER, STREAMING
+from spillway_sidecar.proxy.call import CHOOSING, CONNECTING, OVER, STREAMING
 from spillway_sidecar.proxy.downstream import Downstream
 from spillway_sidecar.proxy.errors import Outcome, Refusal
 from spillway_sidecar.proxy.exchange import Exchange
@@ -84,7 +84,11 @@ class InboundSite:
             self._health(client, head)
             return
         bound = head.fields.get(b"x-spillway-max-waiting")
-        if bound is not None and self.waiting_tokens > _number(bound, self.waiting_tokens, MAX_WAITING_TOKENS) and not self.draining:
+        if (
+            bound is not None
+            and self.waiting_tokens > _number(bound, self.waiting_tokens, MAX_WAITING_TOKENS)
+            and not self.draining
+        ):
             self._decline(client, head)
             return
         asked = head.fields.get(b"x-request-id")
@@ -143,7 +147,9 @@ class InboundSite:
         """More waits here than the router thought when it chose: another place is better. Nothing is held, and the connection stays."""
         self.outcomes["declined"] = self.outcomes.get("declined", 0) + 1
         client.transport.write(
-            b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\nx-spillway-admission: declined\r\n" + self.load_line() + b"\r\n"
+            b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\nx-spillway-admission: declined\r\n"
+            + self.load_line()
+            + b"\r\n"
         )
         client.finished(head.keep_alive)
 
@@ -233,6 +239,12 @@ class InboundExchange(Exchange):
         lines.append(self.body)
         self._fresh = fresh
         self.connect(engine, b"".join(lines), fresh=fresh)
+        if self.state == CONNECTING:
+            self.deadline = min(self.limit, self.site.clock() + self.site.connect_seconds)
+
+    def connected(self) -> None:
+        """The engine has taken a fresh connection."""
+        self.deadline = self.limit
 
     def _refuse(self, status: int, outcome: Outcome, message: str) -> None:
         extra = b"x-spillway-admission: refused\r\n" + self.site.load_line()
@@ -279,12 +291,14 @@ class InboundExchange(Exchange):
         return self.limit - self.started
 
     def expire(self, now: float) -> None:
-        """The router's deadline has passed."""
+        """The router's deadline has passed, or the engine takes no connection."""
         if self.state == OVER:
             return
         if self.state == STREAMING:
             self.let_go()
             self._interrupt(Outcome.REQUEST_TIMEOUT)
+        elif self.state == CONNECTING and now < self.limit:
+            self.failed(Outcome.CONNECT_TIMEOUT, reused=False)
         else:
             self.refuse(
                 Refusal(504, Outcome.REQUEST_TIMEOUT, "The engine did not answer in time.", code="timeout"), self.site.load_line()

@@ -7,7 +7,7 @@ retry budgets, the counters.
 from __future__ import annotations
 
 import random
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from typing import Final
 
@@ -20,6 +20,7 @@ from spillway_sidecar.proxy.errors import Outcome, Refusal
 from spillway_sidecar.proxy.head import RequestHead
 from spillway_sidecar.proxy.models import models_response
 from spillway_sidecar.proxy.upstream import Target
+from spillway_sidecar.proxy.waiting import WaitingRoom
 from spillway_sidecar.routing.classify import PATHS, BadRequest, classify
 from spillway_sidecar.routing.keys import read_keys
 from spillway_sidecar.routing.table import RoutingTable
@@ -42,8 +43,6 @@ class RouteSite:
         clock: Callable[[], float],
         id_prefix: str,
         max_body_bytes: int = 10 * 1024 * 1024,
-        connect_seconds: float = 2.0,
-        admission_seconds: float = 0.1,
         decisions: DecisionRing | None = None,
         access_log: AccessLog | None = None,
         wall_clock: Callable[[], float] | None = None,
@@ -57,13 +56,12 @@ class RouteSite:
         self.body_seconds = 10.0
         self.body_bytes_per_second = 1024.0
         self.idle_seconds = 120.0
-        self.connect_seconds = connect_seconds
-        self.admission_seconds = admission_seconds
         self.draining = False
         self.table: RoutingTable[Pool[Target]] | None = None
         self.clusters: dict[str, Pool[Target]] = {}
         self.budgets: dict[str, RetryBudget] = {}
         self.conditions = Conditions()
+        self.waiting = WaitingRoom(self)
         self.routers = 1
         self.version = ""
         self.decisions = decisions
@@ -71,7 +69,8 @@ class RouteSite:
         self.wall_clock = wall_clock
         self.random = (rng or random.Random()).random  # noqa: S311 - spreads load, guards nothing
         self.stats = TrafficStats(NOT_ERRORS)
-        self.waiting_admission: deque[tuple[float, RouteExchange, int]] = deque()
+        # By the limit, so that each is in the order of its deadlines.
+        self.waiting_admission: defaultdict[float, deque[tuple[float, RouteExchange, int]]] = defaultdict(deque)
         self._id_prefix = id_prefix.encode()
         self._counter = 0
 
@@ -117,7 +116,7 @@ class RouteSite:
             return
         if len(body) >= rule.profile.keys_from:
             read_keys(facts, rule.profile, head.fields, body)
-        RouteExchange(self, client, head, request_id, now).begin(facts, body, route, rule)
+        RouteExchange(self, client, head, request_id, now).begin(facts, body, route, rule, head.fields)
 
     def refused(self, refusal: Refusal) -> None:
         """Counts a refusal that no exchange has counted."""
@@ -171,5 +170,6 @@ class RouteSite:
             "routers": self.routers,
             "clusters": {name: [target.info() for target in cluster.targets] for name, cluster in self.clusters.items()},
             "conditions": self.conditions.info(self.clock()),
+            "waiting": self.waiting.info(),
             "retry_budgets": {name: budget.info() for name, budget in self.budgets.items()},
         }

@@ -18,7 +18,9 @@ from spillway_sidecar.flow.budget import RetryBudget
 from spillway_sidecar.proxy.route import RouteSite
 from spillway_sidecar.proxy.upstream import Target
 from spillway_sidecar.routing.table import compile_table
+from spillway_sidecar.scheduling.health import Peers
 from spillway_sidecar.scheduling.pool import Pool
+from spillway_sidecar.scheduling.recurrence import Recurrence
 from spillway_sidecar.scheduling.speed import ClusterSpeed
 from spillway_sidecar.scheduling.wait import Turn
 from spillway_wire.loads import ClusterProblem
@@ -86,9 +88,11 @@ class Swapper:
         budgets = {route.name: site.budgets.get(route.name) or RetryBudget(route.retries.budget_percent) for route in routes}
         for route in routes:
             budgets[route.name].percent = route.retries.budget_percent
+            budgets[route.name].hedge_percent = route.retries.hedge_percent
         kept = {id(target) for runtime in runtimes.values() for target in runtime.targets}
         gone = [target for runtime in site.clusters.values() for target in runtime.targets if id(target) not in kept]
         site.clusters, site.budgets, site.table, site.version = runtimes, budgets, table, version
+        site.waiting.follow(table)
         self._clusters = clusters
         site.stats.keep_only({route.name for route in routes})
         for target in gone:
@@ -131,7 +135,7 @@ class Swapper:
             target.limit(cluster.limits.max_concurrency, cluster.limits.max_queue)
             self._arm(target, cluster)
             targets.append(target)
-        return Pool(cluster.name, targets, speed)
+        return Pool(cluster.name, targets, speed, before.peers if before else Peers(), before.prefixes if before else Recurrence())
 
     def _arm(self, target: Target, cluster: Cluster) -> None:
         """Makes the request heads ready, with the key if one is asked for."""

@@ -13,6 +13,9 @@ from spillway_sidecar.proxy.downstream import Downstream
 from spillway_sidecar.proxy.inbound import InboundSite
 from spillway_sidecar.proxy.route import RouteSite
 from spillway_sidecar.proxy.upstream import IDLE_SECONDS, Target
+from spillway_sidecar.scheduling.health import Ejection
+from spillway_sidecar.scheduling.outliers import fold, silent, unsuccessful
+from spillway_sidecar.scheduling.pool import Pool
 
 PERIOD_SECONDS: Final = 0.1
 ADMISSION_PERIOD_SECONDS: Final = 0.01
@@ -33,11 +36,30 @@ def sweep_connections(connections: set[Downstream], now: float) -> None:
 
 
 def sweep_admission(site: RouteSite, now: float) -> None:
-    """Gives up on sidecars that have not answered. The waiting are in order of their deadlines, all having the same limit."""
-    waiting = site.waiting_admission
-    while waiting and waiting[0][0] <= now:
-        _, exchange, serial = waiting.popleft()
-        exchange.admission_expired(serial, now)
+    """Gives up on sidecars that have not answered."""
+    for waiting in tuple(site.waiting_admission.values()):
+        while waiting and waiting[0][0] <= now:
+            _, exchange, serial = waiting.popleft()
+            exchange.admission_expired(serial, now)
+
+
+def sweep_cluster(cluster: Pool[Target], now: float) -> None:
+    """Puts out who is silent, by what the sweep of the connections has met; lets penalties fade."""
+    for target in cluster.targets:
+        if target.waits_overdue:
+            if target.ejected is None and silent(target, cluster.targets, now):
+                target.eject(Ejection.SILENT, now)
+            target.waits_overdue = 0
+        if target.factor != 1.0 or target.slowness != 1.0:
+            target.refresh(now)
+
+
+def compare(cluster: Pool[Target], now: float) -> None:
+    """Puts out who succeeds less often than the others; learns when a first token is late. Called each second."""
+    fold(cluster.targets)
+    for target in unsuccessful(cluster.targets):
+        target.eject(Ejection.OUTLIER, now)
+    cluster.speed.late.fold()
 
 
 def close_idle(targets: list[Target], now: float) -> None:
@@ -61,13 +83,13 @@ async def run_sweeps(site: RouteSite, inbound: InboundSite | None = None) -> Non
             if inbound is not None:
                 sweep_connections(inbound.connections, now)
             site.conditions.sweep(now)
+            if site.waiting.count:
+                site.waiting.sweep(now)
             for cluster in site.clusters.values():
-                for target in cluster.targets:
-                    if target.factor != 1.0 or target.slowness != 1.0:
-                        target.refresh(now)
-            if turn % HOUSEKEEPING_EVERY == 0:
-                for cluster in site.clusters.values():
+                sweep_cluster(cluster, now)
+                if turn % HOUSEKEEPING_EVERY == 0:
+                    compare(cluster, now)
                     close_idle(cluster.targets, now)
-                if site.access_log is not None:
-                    site.access_log.flush()
-        await asyncio.sleep(ADMISSION_PERIOD_SECONDS if site.waiting_admission else PERIOD_SECONDS)
+            if turn % HOUSEKEEPING_EVERY == 0 and site.access_log is not None:
+                site.access_log.flush()
+        await asyncio.sleep(ADMISSION_PERIOD_SECONDS if any(site.waiting_admission.values()) else PERIOD_SECONDS)

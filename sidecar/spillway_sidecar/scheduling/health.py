@@ -148,7 +148,7 @@ class EndpointHealth:
         if hard:
             self.eject(Ejection.UNREACHABLE, now)
         elif self.down_until:
-            self.eject(self.ejected or Ejection.FAILING, now)
+            self.eject(Ejection.FAILING, now)
         elif self.failures >= DOWN_AFTER_FAILURES:
             self.eject(Ejection.FAILING, now)
         self.refresh(now)
@@ -160,7 +160,7 @@ class EndpointHealth:
     # --- ejection
 
     def eject(self, reason: Ejection, now: float) -> bool:
-        """Puts it out for a time; False where too many are out already, and none of them is less bad."""
+        """Puts it out for a time, or for longer, for the reason that it is out for; False where too many are, and none of them is less bad."""
         if self.penalty == 1.0:  # not for a failure that was met: by what was overdue, or by comparison
             self._punish(now)
         if reason is not Ejection.UNREACHABLE and not self.down_until and not self._make_room(now):
@@ -168,6 +168,8 @@ class EndpointHealth:
             return False
         if not self.down_until and now - self.returned_at > FORGIVEN_AFTER_SECONDS:
             self.ejections = 0
+        if self.ejected is not None and reason is not Ejection.UNREACHABLE:
+            reason = self.ejected
         self.ejections += 1
         self.ejected = reason
         self.probing = False

@@ -40,6 +40,7 @@ class BackendStats:
         "cluster",
         "diverted",
         "duration",
+        "hedges",
         "input_tokens",
         "outcomes",
         "output_tokens",
@@ -56,6 +57,7 @@ class BackendStats:
         self.outcomes: dict[str, int] = {}
         self.diverted: dict[str, int] = {}  # requests that came past an earlier priority, by cause
         self.retries = 0
+        self.hedges: dict[str, int] = {}  # by result: won, lost, failed
         self.input_tokens = 0
         self.output_tokens = 0
         self.ttft = Histogram()

@@ -14,8 +14,9 @@ from tests.fakes.raw_engine import DONE, LAST, SSE_HEAD, Call, answers, chunk, e
 
 from spillway_sidecar.drain import drain
 from spillway_sidecar.proxy.sweep import run_sweeps
+from spillway_sidecar.scheduling.health import Ejection
 from spillway_wire.names import RequestType
-from spillway_wire.snapshot import Cluster, Limits, Timeouts, key_of
+from spillway_wire.snapshot import Cluster, FlowControl, Limits, Timeouts, key_of
 
 
 def outcomes(router: Router) -> dict[str, int]:
@@ -320,7 +321,7 @@ async def test_when_all_are_gone_the_answer_is_quick_and_says_when_to_come_again
 
 
 async def test_when_all_are_full_the_answer_says_when_to_come_again():
-    async with routed(silent, limits=Limits(max_concurrency=2)) as (router, engine):
+    async with routed(silent, limits=Limits(max_concurrency=2), flow=FlowControl(max_requests=0)) as (router, engine):
         clients = [await router.client() for _ in range(2)]
         for client in clients:
             client.send(post())
@@ -435,22 +436,36 @@ async def test_the_whole_request_has_a_deadline_however_busy_its_stream():
         assert router.idle()
 
 
-async def test_dialling_has_a_deadline():
+async def test_dialling_has_a_deadline_and_an_outcome_of_its_own():
     async with Bench() as bench:
-        router = await bench.router(config(free_port(), attempts=1), connect_seconds=0.05)
+        router = await bench.router(config(free_port(), attempts=1, timeouts=Timeouts(connect_seconds=3.0)))
         kind = type(router.target())
         original = kind.dial
+        dialling, cancelled = asyncio.Event(), asyncio.Event()
 
         async def never(self: Any) -> Any:
-            await asyncio.Event().wait()
+            dialling.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                cancelled.set()
 
         try:
             kind.dial = never  # type: ignore[method-assign]
-            got = await router.ask()
+            client = await router.client()
+            client.send(post())
+            await dialling.wait()
+            router.advance(2.9)
+            assert not router.idle()
+            router.advance(0.2)
+            got = await client.reply()
+            await asyncio.wait_for(cancelled.wait(), 5.0)
         finally:
             kind.dial = original  # type: ignore[method-assign]
         assert got.status == 503
-        assert got.header(b"x-spillway-reason") == b"connect_failed"
+        assert got.header(b"x-spillway-reason") == b"connect_timeout"
+        assert got.header(b"retry-after") == b"1"
+        assert router.target().ejected is Ejection.UNREACHABLE
         assert router.idle()
 
 
@@ -535,15 +550,61 @@ async def test_draining_answers_what_is_under_way_and_closes_the_rest():
         assert router.idle()
 
 
-async def test_draining_cuts_what_is_not_done_in_time():
-    async with routed(silent) as (router, engine):
-        client = await router.client()
-        client.send(post())
-        await until(lambda: engine.calls)
-        assert await drain((router.site,), (), 0.05, router.bench.clock) == 1
-        assert (await client.reply()).header(b"x-spillway-reason") == b"draining"
-        assert await client.ended()
+async def test_draining_tells_what_is_not_done_in_time():
+    async def script(call: Call) -> None:
+        if b"stream" in call.body:
+            await call.write(SSE_HEAD + chunk(event("a")))
+
+    flow = FlowControl(max_requests=8)
+    async with routed(script, limits=Limits(max_concurrency=2), flow=flow) as (router, engine):
+        asked, streaming, waiting, half = [await router.client() for _ in range(4)]
+        asked.send(post())
+        streaming.send(post(STREAM_BODY))
+        await until(lambda: len(engine.calls) == 2)
+        await streaming.head()
+        waiting.send(post())
+        half.send(post()[:-5])
+        await until(lambda: router.site.waiting.count == 1 and sum(c.busy for c in router.site.connections) == 4)
+        assert await drain((router.site,), (), 0.05, router.bench.clock) == 4
+        for client in (asked, waiting):
+            got = await client.reply()
+            assert (got.status, got.header(b"x-spillway-reason")) == (503, b"draining")
+            assert (got.header(b"retry-after"), got.header(b"connection")) == (b"1", b"close")
+        assert b"stream_interrupted" in (await streaming.reader.read(1 << 16))
+        for client in (asked, waiting, streaming, half):
+            assert await client.ended()
         await until(lambda: engine.open == 0 and router.idle())
+
+
+async def test_what_was_sent_before_its_sender_heard_of_the_drain_is_served():
+    """On a connection that was idle, on one whose reply had said nothing of an end, and on one that is only then accepted."""
+    gate = asyncio.Event()
+
+    async def script(call: Call) -> None:
+        await call.write(SSE_HEAD + chunk(event("a")))
+        await gate.wait()
+        await call.write(chunk(DONE) + LAST)
+
+    async with routed(script) as (router, engine):
+        idle, streaming = await router.client(), await router.client()
+        idle.send(b"GET /v1/models HTTP/1.1\r\nHost: proxy\r\n\r\n")
+        await idle.reply()
+        streaming.send(post(STREAM_BODY))
+        await until(lambda: engine.calls)
+        leaving = asyncio.ensure_future(drain((router.site,), (), 5.0, router.bench.clock))
+        await until(lambda: router.site.draining)
+        models = b"GET /v1/models HTTP/1.1\r\nHost: proxy\r\n\r\n"
+        fresh = await router.client()
+        for client in (idle, fresh):
+            client.send(models)
+            assert (await client.reply()).status == 200
+        gate.set()
+        assert (await streaming.reply()).header(b"connection") is None
+        streaming.send(models)
+        assert (await streaming.reply()).status == 200
+        for client in (idle, fresh, streaming):
+            assert await client.ended()
+        assert await leaving == 0
 
 
 async def test_a_request_keeps_the_configuration_that_it_began_with():

@@ -1,0 +1,42 @@
+"""Where a request goes when nothing is left but endpoints that were put out by judgement: the least bad of them.
+
+Several failures in a row, or fewer successes than elsewhere, may be the requests' own fault; with nothing better to try, an
+answer of such an endpoint is better than none. One that cannot be reached, is silent, or has said itself that it takes nothing,
+is left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final, TypeVar
+
+from spillway_sidecar.routing.table import Backend, CompiledRule
+from spillway_sidecar.scheduling.health import Ejection
+from spillway_sidecar.scheduling.pool import Pool
+from spillway_sidecar.scheduling.state import EndpointState
+from spillway_wire.names import RequestType
+
+E = TypeVar("E", bound=EndpointState)
+_JUDGED: Final = (Ejection.FAILING, Ejection.OUTLIER)
+
+
+def least_bad(
+    rule: CompiledRule[Pool[E]], request_type: RequestType, routers: int, now: float, tried: Collection[E]
+) -> tuple[Backend[Pool[E]], E] | None:
+    """The endpoint, of the first priority that has one; None also where one that is well is merely full: then waiting is better."""
+    found: list[tuple[float, Backend[Pool[E]], E]] = []
+    for group in rule.groups:
+        for backend in group.backends:
+            if request_type not in backend.types:
+                continue
+            for target in backend.cluster.targets:
+                full = target.full(routers, now)
+                if not target.shut and full:
+                    return None
+                usable = target.ejected in _JUDGED and not (target.draining or target.blocked or target.limited(now))
+                if usable and now >= target.away_until and not full and target not in tried:
+                    found.append((target.penalty, backend, target))
+        if found:
+            _, backend, target = min(found, key=lambda item: item[0])
+            return backend, target
+    return None
