@@ -32,7 +32,8 @@ from spillway_wire.loads import Load
 UNLIMITED: Final = 1 << 30
 LASTING_QUEUE_SECONDS: Final = 1.2  # more than one sample of the engine's metrics
 KV_FULL_RATIO: Final = 0.95
-LONE_WORD_SECONDS: Final = 0.25  # how long its word holds that it has no room while nothing of ours is there to bring another
+WORD_SECONDS: Final = 1.0  # how long its word holds that it has no room
+LONE_WORD_SECONDS: Final = 0.25  # and while nothing of ours is there to bring another
 STALE_SECONDS: Final = 3.0  # three reporting intervals
 WORD_HALF_LIFE_SECONDS: Final = 1.0
 RUNNING_TOKENS: Final = 8  # what a request that runs costs the next one's prefill
@@ -249,7 +250,7 @@ class EndpointState(EndpointHealth):
         limit = self.max_running
         if self.in_flight >= limit:
             return True
-        if now - self.reported_at > (STALE_SECONDS if self.in_flight else LONE_WORD_SECONDS) or self.suspect:
+        if now - self.reported_at > (WORD_SECONDS if self.in_flight else LONE_WORD_SECONDS) or self.suspect:
             return False
         if self.kv_full:
             return True

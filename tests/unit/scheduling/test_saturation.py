@@ -6,7 +6,7 @@ import pytest
 
 from spillway_sidecar.scheduling.running import LEAST, SAMPLE_SECONDS, RunningLimit
 from spillway_sidecar.scheduling.speed import ClusterSpeed
-from spillway_sidecar.scheduling.state import LONE_WORD_SECONDS, STALE_SECONDS, EndpointState
+from spillway_sidecar.scheduling.state import LONE_WORD_SECONDS, WORD_SECONDS, EndpointState
 from spillway_wire.loads import Load
 
 
@@ -39,7 +39,7 @@ def test_what_others_sent_counts_by_its_word_and_by_what_has_happened_since():
     state.report(Load(in_flight=4), 1.0)
     state.sent(10)
     assert state.saturated(4, 1.0), "each of four routers may have sent one"
-    assert not state.saturated(4, 1.1 + STALE_SECONDS), "an old word neither holds nor releases"
+    assert not state.saturated(4, 1.1 + WORD_SECONDS), "an old word neither holds nor releases"
 
 
 def test_queued_before_the_engine_is_as_good_as_running():
