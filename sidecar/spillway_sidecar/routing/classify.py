@@ -28,7 +28,8 @@ class Facts(msgspec.Struct, gc=False):
     prompt_tokens: int
     prefix: int = 0
     session: int = 0
-    limit: int = 0  # set by a picker
+    shared: float = -1.0  # this and `limit` are set by a picker
+    limit: int = 0
 
     @property
     def cost(self) -> int:

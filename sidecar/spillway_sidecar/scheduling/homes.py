@@ -1,47 +1,68 @@
-"""Where a key is at home: endpoints by rendezvous hashing, so that all routers agree without talking.
+"""Where a key is at home: endpoints by multi-probe consistent hashing, so that all routers agree without talking.
 
-Each key falls into one of `SLOTS` slots, and a slot's homes are those endpoints whose hash with it is highest. They are found when the
-slot is first asked for and kept as long as the pool's endpoints stay: a request looks one thing up, among four endpoints or
-two thousand. When endpoints come or go, only the slots of which they are homes change hands.
+The endpoints are points on a ring. A key asks at `PROBES` places of it, and the endpoints that follow closest after one are its homes; so each
+gets nearly the same share of the keys with one point each, and when an endpoint comes or goes only its own keys change hands.
+Keys fall into `SLOTS` slots whose homes are found when one is first asked for: a request looks one thing up, among four endpoints or two
+thousand.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
-from hashlib import blake2b
-from heapq import nlargest
 from typing import Final, Generic, TypeVar
+from zlib import crc32
 
 from spillway_sidecar.scheduling.state import EndpointState
 
 SLOTS: Final = 4096
-DEPTH: Final = 2  # the first, and the one that takes over where the first may not be used or is too full
-_ODD: Final = 0x9E3779B97F4A7C15
+PROBES: Final = 21  # the fullest then gets 1.05 times the mean
 _MASK: Final = (1 << 64) - 1
 
 E = TypeVar("E", bound=EndpointState)
 
 
+def _mixed(value: int) -> int:
+    """splitmix64's finalizer: each bit of the value moves half of the bits of the result."""
+    value = (value + 0x9E3779B97F4A7C15) & _MASK
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
+    return value ^ (value >> 31)
+
+
 class Homes(Generic[E]):
     """The homes of keys among `endpoints`, which do not change."""
 
-    __slots__ = ("_by_slot", "_endpoints", "_seeds")
+    __slots__ = ("_by_slot", "_endpoints", "_points", "_ring")
 
     def __init__(self, endpoints: Sequence[E]) -> None:
         self._endpoints = endpoints
-        self._seeds: list[int] = []
-        self._by_slot: dict[int, tuple[E, ...]] = {}
+        self._by_slot: dict[int, tuple[E, E] | None] = {}
+        self._points: list[int] = []
+        self._ring: list[E] = []
 
-    def of(self, key: int) -> tuple[E, ...]:
-        """The homes of a key, the first first; fewer than `DEPTH` only where there are no more endpoints."""
+    def of(self, key: int) -> tuple[E, E] | None:
+        """The key's home, and the one that takes over where that is full or away: the same where there is no other; None without endpoints."""
         slot = key % SLOTS
-        return self._by_slot.get(slot) or self._find(slot)
+        try:
+            return self._by_slot[slot]
+        except KeyError:
+            homes = self._by_slot[slot] = self._find(slot)
+            return homes
 
-    def _find(self, slot: int) -> tuple[E, ...]:
-        if not self._seeds:
-            self._seeds = [int.from_bytes(blake2b(e.id.encode(), digest_size=8).digest(), "little") for e in self._endpoints]
-        salt = ((slot + 1) * _ODD) & _MASK
-        ranks = [((seed ^ salt) * _ODD & _MASK) >> 16 for seed in self._seeds]
-        first = nlargest(DEPTH, range(len(ranks)), key=ranks.__getitem__)
-        homes = self._by_slot[slot] = tuple(self._endpoints[index] for index in first)
-        return homes
+    def _find(self, slot: int) -> tuple[E, E] | None:
+        if not self._ring:
+            placed = sorted((_mixed(crc32(e.id.encode())), index) for index, e in enumerate(self._endpoints))
+            self._points = [point for point, _ in placed]
+            self._ring = [self._endpoints[index] for _, index in placed]
+        points, ring = self._points, self._ring
+        count = len(ring)
+        if not count:
+            return None
+        near: dict[int, int] = {}
+        for probe in range(PROBES):
+            place = _mixed(slot * PROBES + probe)
+            at = bisect_left(points, place) % count
+            near[at] = min((points[at] - place) & _MASK, near.get(at, _MASK))
+        first, *others = sorted(near, key=near.__getitem__)
+        return ring[first], ring[others[0] if others else (first + 1) % count]

@@ -192,7 +192,11 @@ class EndpointState(EndpointHealth):
         """Folds slowness into `factor` too."""
         super().refresh(now)
         if self.slowness != 1.0:
-            self.factor *= self.slowness_now(now)
+            slowness = self.slowness_now(now)
+            if abs(slowness - 1.0) < 0.02:
+                self.slowness = 1.0
+            else:
+                self.factor *= slowness
 
     def wait_tokens(self, routers: int, now: float) -> float:
         """What is before one more request, in tokens; -1 where it is `full`. Asked of every candidate of every request."""

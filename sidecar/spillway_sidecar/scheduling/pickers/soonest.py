@@ -17,7 +17,7 @@ been nowhere yet goes there whatever the waits are, since by its wait it might n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final, TypeVar
 
 from spillway_sidecar.scheduling.filters.eligible import Candidate, eliminate
@@ -25,8 +25,8 @@ from spillway_sidecar.scheduling.pool import Pool
 from spillway_sidecar.scheduling.request import Request, View
 from spillway_sidecar.scheduling.state import EndpointState
 
-SCAN_ALL: Final = 16
-SAMPLE: Final = 6
+SCAN_ALL: Final = 8
+SAMPLE: Final = 4
 SECOND_HOME: Final = 0.5  # of the prefill that the first home saves
 
 E = TypeVar("E", bound=EndpointState)
@@ -37,23 +37,23 @@ def soonest(
 ) -> E | None:
     """The endpoint to take, or None when every one is eliminated. Appends what it looked at to `candidates`."""
     endpoints = pool.targets
-    homes: Sequence[E] = ()
-    shared = 0.0
+    homes: tuple[E, E] | None = None
     if request.prefix:
         homes = pool.homes.of(request.prefix)
-        shared = pool.prefixes.meets(request.prefix)
+        if request.shared < 0.0:
+            request.shared = pool.prefixes.meets(request.prefix, view.routers)
     if len(endpoints) > SCAN_ALL:
-        picked = _best(sample(endpoints, homes, view.random), homes, shared, request, view, tried, candidates)
+        picked = _best(sample(endpoints, homes or (), view.random), homes, request, view, tried, candidates)
         if picked is not None:
             return picked
         # The sample was out of luck: look at all before saying no.
-    return _best(endpoints, homes, shared, request, view, tried, candidates)
+    return _best(endpoints, homes, request, view, tried, candidates)
 
 
-def sample(endpoints: Sequence[E], homes: Sequence[E], random: Callable[[], float]) -> Collection[E]:
-    """`SAMPLE` of many endpoints, and the homes."""
+def sample(endpoints: Sequence[E], homes: Iterable[E], random: Callable[[], float]) -> Collection[E]:
+    """`SAMPLE` of many endpoints, and the homes among them."""
     chosen = dict.fromkeys(homes)
-    count, size = len(endpoints), SAMPLE + len(homes)
+    count, size = len(endpoints), SAMPLE + len(chosen)
     while len(chosen) < size:
         chosen[endpoints[int(random() * count)]] = None
     return chosen
@@ -61,15 +61,15 @@ def sample(endpoints: Sequence[E], homes: Sequence[E], random: Callable[[], floa
 
 def _best(  # noqa: C901, PLR0912 - one loop over all candidates of every request, without a call that can be spared
     endpoints: Collection[E],
-    homes: Sequence[E],
-    shared: float,
+    homes: tuple[E, E] | None,
     request: Request,
     view: View,
     tried: Collection[E],
     candidates: list[Candidate] | None,
 ) -> E | None:
     routers, now, cost = view.routers, view.now, request.cost
-    home, deputy = (homes[0], homes[-1]) if homes else (None, None)
+    home, deputy = homes or (None, None)
+    saved = request.shared * cost
     best: E | None = None
     best_wait = second_wait = 0.0
     best_own = 0.0
@@ -84,9 +84,9 @@ def _best(  # noqa: C901, PLR0912 - one loop over all candidates of every reques
                 continue
         own: float = cost
         if endpoint is home:
-            own -= shared * cost
+            own -= saved
         elif endpoint is deputy:
-            own -= SECOND_HOME * shared * cost
+            own -= SECOND_HOME * saved
         wait = (ahead + own) * endpoint.factor
         if candidates is not None:
             candidates.append((endpoint.id, wait, (ahead, own, endpoint.factor)))
