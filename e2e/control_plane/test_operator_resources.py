@@ -1,5 +1,6 @@
 """From `kubectl apply` to a proxy and back to `kubectl get`, with the operator and the proxies as real processes."""
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,16 +101,42 @@ def test_what_is_missing_is_told_and_heals(parts: Bench) -> None:
     soon(lambda: events(kubectl, "BackendNotFound") and events(kubectl, "ResolvedRefs"))
 
 
-def test_the_older_of_two_routes_keeps_a_model(parts: Bench) -> None:
+def test_a_backend_of_another_namespace_is_not_found(parts: Bench) -> None:
     kubectl = parts.kubectl
-    parts.operator()
+    other = kubectl.within(f"{kubectl.namespace}-other")
+    kubectl("create", "namespace", str(other.namespace))
+    try:
+        parts.operator("a", "--watch-namespace", str(other.namespace))
+        other.apply(backend("elsewhere"), route("chat", "elsewhere"))
+        kubectl.apply(route("chat", "elsewhere"))
+        other("wait", "--for=condition=ResolvedRefs", "mroute/chat", "--timeout=20s")
+        kubectl("wait", "--for=condition=ResolvedRefs=false", "mroute/chat", "--timeout=20s")
+        refused = condition(kubectl, "mroute", "chat", "ResolvedRefs")
+        assert (refused["reason"], "elsewhere" in refused["message"]) == ("BackendNotFound", True)
+    finally:
+        kubectl("delete", "namespace", str(other.namespace), "--wait=false")
+
+
+def test_the_older_of_two_routes_keeps_a_model(parts: Bench) -> None:
+    """Also where both were there before the operator was, and after it was started again."""
+    kubectl = parts.kubectl
     kubectl.apply(backend(), route("older", models=["m"]))
     time.sleep(1.1)  # creation times are whole seconds
     kubectl.apply(route("another", models=["m"]))
+    operator = parts.operator()
     kubectl("wait", "--for=condition=Accepted", "mroute/older", "--timeout=20s")
     kubectl("wait", "--for=condition=Accepted=false", "mroute/another", "--timeout=20s")
-    assert condition(kubectl, "mroute", "another", "Accepted")["reason"] == "Conflicted"
+    refused = condition(kubectl, "mroute", "another", "Accepted")
+    assert refused["reason"] == "Conflicted"
+    assert "older" in refused["message"]
     soon(lambda: events(kubectl, "Conflicted"))
+    operator.kill()
+    operator.start()
+    soon(lambda: operator.leads)
+    kubectl.apply(route("third", models=["m2"]))
+    kubectl("wait", "--for=condition=Accepted", "mroute/third", "--timeout=20s")
+    assert condition(kubectl, "mroute", "another", "Accepted") == refused
+    assert condition(kubectl, "mroute", "older", "Accepted")["status"] == "True"
     kubectl("delete", "mroute", "older")
     kubectl("wait", "--for=condition=Accepted", "mroute/another", "--timeout=20s")
 
@@ -131,6 +158,27 @@ def test_at_rest_nothing_is_written(parts: Bench) -> None:
     before = written()
     time.sleep(12)
     assert written() == before
+
+
+def test_what_another_hand_makes_of_a_status_is_put_right(parts: Bench) -> None:
+    """And what it adds of its own stays, and costs no write."""
+    kubectl = parts.kubectl
+    operator = parts.operator()
+    kubectl.apply(backend(), route())
+    kubectl("wait", "--for=condition=Accepted", "mroute/chat", "--timeout=20s")
+    audited = {
+        "type": "Audited", "status": "True", "reason": "Audited", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }  # fmt: skip
+    body = {"apiVersion": "spillway.dev/v1alpha1", "kind": "ModelRoute", "metadata": {"name": "chat"}}
+    options = ("--server-side", "--subresource=status", "--field-manager=audit", "--validate=false")
+    kubectl.apply({**body, "status": {"conditions": [audited]}}, options=options)
+    accepted = condition(kubectl, "mroute", "chat", "Accepted")
+    spoilt = {"status": {"summary": {"models": "wrong"}, "conditions": [{**accepted, "status": "False"}, audited]}}
+    kubectl("patch", "mroute", "chat", "--subresource=status", "--type=merge", f"--patch={json.dumps(spoilt)}")
+    soon(lambda: condition(kubectl, "mroute", "chat", "Accepted") == accepted, seconds=40)
+    assert kubectl.get("mroute", "chat")["status"]["summary"]["models"] == "chat"
+    assert condition(kubectl, "mroute", "chat", "Audited") == audited
+    assert operator.json("/info")["cluster"]["status_writes"]["counts"]["corrected"] == 1
 
 
 def test_an_object_made_anew_gets_its_status_anew(parts: Bench) -> None:
