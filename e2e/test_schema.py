@@ -149,8 +149,8 @@ def test_defaults_are_filled_in_by_the_server(ours: Kubectl) -> None:
     backend, route = ours.get("modelbackend", "fast")["spec"], ours.get("modelroute", "chat")["spec"]
     assert backend["limits"] == {"maxConcurrency": 256}, "the queue's default is for pods, where the operator applies it"
     assert "health" not in backend
-    assert route["timeouts"] == {"firstToken": "60s", "streamIdle": "60s", "request": "10m"}
-    assert route["retries"] == {"maxAttempts": 2, "budgetPercent": 10}
+    assert route["timeouts"] == {"firstToken": "60s", "streamIdle": "60s", "request": "10m", "connect": "2s", "admission": "100ms"}
+    assert route["retries"] == {"maxAttempts": 2, "budgetPercent": 10, "hedgePercent": 2, "continueStreams": False}
     assert route["rules"][0]["backendRefs"] == [{"name": "fast", "priority": 0, "weight": 1}]
 
 

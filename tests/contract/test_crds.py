@@ -174,6 +174,7 @@ WIRE = [
     ("ModelRoute", ".spec.rules[].fallback.errorRatePercent", snapshot.Fallback, "error_rate_percent"),
     ("ModelRoute", ".spec.retries.maxAttempts", snapshot.Retries, "max_attempts"),
     ("ModelRoute", ".spec.retries.budgetPercent", snapshot.Retries, "budget_percent"),
+    ("ModelRoute", ".spec.retries.hedgePercent", snapshot.Retries, "hedge_percent"),
     ("ModelBackend", ".spec.model", snapshot.Cluster, "model"),
     ("ModelBackend", ".spec.limits.maxConcurrency", snapshot.Limits, "max_concurrency"),
     ("ModelBackend", ".spec.limits.maxQueue", snapshot.Limits, "max_queue"),
@@ -212,5 +213,7 @@ def test_enumerations_and_defaults_are_those_of_the_wire() -> None:
         ("ModelRoute", ".spec.timeouts.firstToken", timeouts.first_token_seconds),
         ("ModelRoute", ".spec.timeouts.streamIdle", timeouts.stream_idle_seconds),
         ("ModelRoute", ".spec.timeouts.request", timeouts.request_seconds),
+        ("ModelRoute", ".spec.timeouts.connect", timeouts.connect_seconds),
+        ("ModelRoute", ".spec.timeouts.admission", timeouts.admission_seconds),
     ):
         assert Duration(at(kind, path)["default"]).seconds == seconds

@@ -84,6 +84,13 @@ RESOURCES: dict[str, Resource] = {
         timeouts=Timeouts(first_token_seconds=30.0, stream_idle_seconds=20.0, request_seconds=300.0),
         retries=Retries(max_attempts=3, budget_percent=20),
     ),
+    "route_patience": Route(
+        name="ml/patient",
+        models=("m",),
+        rules=(Rule(name="all", backends=(BackendRef(cluster="ml/big"),)),),
+        timeouts=Timeouts(connect_seconds=1.5, admission_seconds=0.25),
+        retries=Retries(hedge_percent=5, continue_streams=True),
+    ),
     "route_conditions": Route(
         name="ml/spilling",
         models=("m",),

@@ -51,6 +51,8 @@ EXAMPLES: tuple[Document, ...] = (
     route(timeouts={"firstToken": LONG}),
     route(timeouts={"streamIdle": LONG}),
     route(timeouts={"request": LONG}),
+    route(timeouts={"connect": LONG}),
+    route(timeouts={"admission": LONG}),
     route(flowControl={"maxWait": LONG}),
 )
 

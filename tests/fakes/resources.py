@@ -182,8 +182,15 @@ def _rules(draw: st.DrawFn) -> list[Document]:
 _route_specs = st.fixed_dictionaries(
     {"models": st.lists(_models, min_size=1, max_size=4, unique=True), "rules": _rules()},
     optional={
-        "timeouts": _some(firstToken=_durations, streamIdle=_durations, request=_durations),
-        "retries": _some(maxAttempts=st.integers(1, 5), budgetPercent=st.integers(0, 100)),
+        "timeouts": _some(
+            firstToken=_durations, streamIdle=_durations, request=_durations, connect=_durations, admission=_durations
+        ),
+        "retries": _some(
+            maxAttempts=st.integers(1, 5),
+            budgetPercent=st.integers(0, 100),
+            hedgePercent=st.integers(0, 100),
+            continueStreams=st.booleans(),
+        ),
     },
 )
 

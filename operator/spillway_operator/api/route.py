@@ -137,14 +137,29 @@ class Timeouts(SpecModel):
     first_token: Duration = Field(default=Duration("60s"), description="Until the first byte of the answer's body, e.g. 10s.")
     stream_idle: Duration = Field(default=Duration("60s"), description="Between two pieces of a streamed answer, e.g. 30s.")
     request: Duration = Field(default=Duration("10m"), description="For the whole request, e.g. 10m.")
+    connect: Duration = Field(
+        default=Duration("2s"), description="Until an endpoint has taken a connection, TLS included, e.g. 1s."
+    )
+    admission: Duration = Field(
+        default=Duration("100ms"), description="Until a sidecar has said whether it takes the request, e.g. 200ms."
+    )
 
 
 class Retries(SpecModel):
-    """How often a request is tried again before anything of its answer has gone out."""
+    """How often a request is tried again before anything of its answer has gone out, and what becomes of a stream that breaks off."""
 
     max_attempts: int = Field(default=2, strict=True, ge=1, le=5, description="Tries in all; 1 tries nothing again.")
     budget_percent: Percent = Field(
         default=10, description="Share of the requests under way that may be retries, so that retries never become the load."
+    )
+    hedge_percent: Percent = Field(
+        default=2,
+        description="Share of the requests that may be sent to a second endpoint beside the first, whose first token is late; 0 for none.",
+    )
+    continue_streams: bool = Field(
+        default=False,
+        strict=True,
+        description="Whether a stream whose engine dies goes on at another one, once, with the text so far as the beginning of its answer.",
     )
 
 

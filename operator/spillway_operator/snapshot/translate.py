@@ -63,8 +63,15 @@ def route_of(route: ModelRoute) -> wire.Route:
             first_token_seconds=spec.timeouts.first_token.seconds,
             stream_idle_seconds=spec.timeouts.stream_idle.seconds,
             request_seconds=spec.timeouts.request.seconds,
+            connect_seconds=spec.timeouts.connect.seconds,
+            admission_seconds=spec.timeouts.admission.seconds,
         ),
-        retries=wire.Retries(max_attempts=spec.retries.max_attempts, budget_percent=spec.retries.budget_percent),
+        retries=wire.Retries(
+            max_attempts=spec.retries.max_attempts,
+            budget_percent=spec.retries.budget_percent,
+            hedge_percent=spec.retries.hedge_percent,
+            continue_streams=spec.retries.continue_streams,
+        ),
         flow_control=_flow_control(spec.flow_control),
     )
 

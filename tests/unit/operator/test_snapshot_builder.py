@@ -176,8 +176,8 @@ def test_a_route_is_translated_field_by_field():
             },
             {"name": "rest", "backendRefs": [{"name": "b"}]},
         ],
-        timeouts={"firstToken": "10s", "streamIdle": "1m30s", "request": "5m"},
-        retries={"maxAttempts": 3, "budgetPercent": 20},
+        timeouts={"firstToken": "10s", "streamIdle": "1m30s", "request": "5m", "connect": "1s", "admission": "250ms"},
+        retries={"maxAttempts": 3, "budgetPercent": 20, "hedgePercent": 5, "continueStreams": True},
     )
     assert route_of(declared) == wire.Route(
         name="default/chat",
@@ -204,6 +204,6 @@ def test_a_route_is_translated_field_by_field():
             ),
             wire.Rule(name="rest", backends=(wire.BackendRef("default/b"),)),
         ),
-        timeouts=wire.Timeouts(10.0, 90.0, 300.0),
-        retries=wire.Retries(3, 20),
+        timeouts=wire.Timeouts(10.0, 90.0, 300.0, 1.0, 0.25),
+        retries=wire.Retries(3, 20, 5, True),
     )
