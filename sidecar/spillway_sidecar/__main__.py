@@ -34,7 +34,7 @@ from spillway_sidecar.secrets import SecretResolver
 from spillway_sidecar.settings import Settings, parse
 from spillway_sidecar.telemetry.accesslog import AccessLog
 from spillway_sidecar.telemetry.decisions import DecisionRing
-from spillway_sidecar.telemetry.exposition import TrafficCollector
+from spillway_sidecar.telemetry.exposition import RecoveryCollector, TrafficCollector
 from spillway_wire import VERSION
 from spillway_wire.messages import Node, Report
 from spillway_wire.names import Role
@@ -88,6 +88,7 @@ class Proxy:
         )
         if settings.metrics:
             self.registry.register(TrafficCollector(self.route.stats, self._gauges, self.route.diversions))
+            self.registry.register(RecoveryCollector(self.route.stats, self.route.ejections))
             if self.guard is not None:
                 self.guard.register(self.registry, self.reporter.current_load)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from spillway_sidecar.balancing.conditions import Conditions
@@ -159,6 +159,12 @@ class RouteSite:
             Diversion(route, rule, priority, because.cause, because.text())
             for (route, rule, priority), because in self.conditions.diversions(self.clock())
         )
+
+    def ejections(self) -> Iterator[tuple[str, str, int, int]]:
+        """For each cluster and reason how often endpoints were put out, and how many are."""
+        for name, cluster in self.clusters.items():
+            for reason, count in cluster.peers.ejections.items():
+                yield name, reason, count, sum(target.ejected is reason for target in cluster.targets)
 
     def info(self) -> dict[str, object]:
         """Connections, clusters and budgets."""

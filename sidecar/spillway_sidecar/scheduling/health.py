@@ -147,9 +147,7 @@ class EndpointHealth:
         self._punish(now)
         if hard:
             self.eject(Ejection.UNREACHABLE, now)
-        elif self.down_until:
-            self.eject(Ejection.FAILING, now)
-        elif self.failures >= DOWN_AFTER_FAILURES:
+        elif self.down_until or self.failures >= DOWN_AFTER_FAILURES:
             self.eject(Ejection.FAILING, now)
         self.refresh(now)
 

@@ -75,6 +75,29 @@ class TrafficCollector(Collector):
             yield GaugeMetricFamily(name, name.removeprefix("spillway_").replace("_", " ").capitalize() + ".", value=value)
 
 
+class RecoveryCollector(Collector):
+    """What was done about endpoints that fail or are late. `ejections` gives (backend, reason, count, out at present)."""
+
+    def __init__(self, stats: TrafficStats, ejections: Callable[[], Iterable[tuple[str, str, int, int]]]) -> None:
+        self._stats = stats
+        self._ejections = ejections
+
+    def collect(self) -> Iterable[Metric]:
+        """One pass over the counters."""
+        hedges = CounterMetricFamily(
+            "spillway_hedges", "Requests sent to a second endpoint for a late first token, by result.", labels=[*_LABELS, "result"]
+        )
+        for stats in self._stats.backends.values():
+            for result, count in stats.hedges.items():
+                hedges.add_metric([stats.route, stats.rule, stats.cluster, result], count)
+        ejections = CounterMetricFamily("spillway_ejections", "Ejections of endpoints, by reason.", labels=["backend", "reason"])
+        ejected = GaugeMetricFamily("spillway_ejected_endpoints", "Endpoints that are out, by reason.", labels=["backend", "reason"])
+        for backend, reason, count, out in self._ejections():
+            ejections.add_metric([backend, reason], count)
+            ejected.add_metric([backend, reason], out)
+        yield from (hedges, ejections, ejected)
+
+
 class InboundCollector(Collector):
     """Families of an inbound listener."""
 

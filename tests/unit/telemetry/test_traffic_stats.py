@@ -14,7 +14,7 @@ from spillway_sidecar.scheduling.filters.eligible import Eliminated
 from spillway_sidecar.telemetry import accesslog
 from spillway_sidecar.telemetry.accesslog import AccessLog
 from spillway_sidecar.telemetry.decisions import Decision, DecisionRing
-from spillway_sidecar.telemetry.exposition import InboundCollector, TrafficCollector
+from spillway_sidecar.telemetry.exposition import InboundCollector, RecoveryCollector, TrafficCollector
 from spillway_sidecar.telemetry.stats import BUCKETS, Histogram, TrafficStats
 from spillway_wire.names import RequestType
 
@@ -172,3 +172,14 @@ def test_lines_that_cannot_be_kept_or_written_are_dropped_and_counted(monkeypatc
     log.flush()
     assert log.dropped_total == 3
     log.close()
+
+
+def test_hedges_and_ejections_are_shown_by_what_became_of_them():
+    stats = TrafficStats(())
+    stats.backend("r", "x", "a").hedges["won"] = 3
+    registry = CollectorRegistry()
+    registry.register(RecoveryCollector(stats, lambda: [("a", "silent", 2, 1)]))
+    labels = {"route": "r", "rule": "x", "backend": "a", "result": "won"}
+    assert registry.get_sample_value("spillway_hedges_total", labels) == 3
+    assert registry.get_sample_value("spillway_ejections_total", {"backend": "a", "reason": "silent"}) == 2
+    assert registry.get_sample_value("spillway_ejected_endpoints", {"backend": "a", "reason": "silent"}) == 1
