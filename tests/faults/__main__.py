@@ -87,6 +87,9 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--seed", type=int, default=1, help="of load, faults and places")
     parser.add_argument(
+        "--rate", type=float, default=RATE, help="requests a second, where a row does not offer multiples of the capacity"
+    )
+    parser.add_argument(
         "--only", action="append", default=[], metavar="TEXT", help="rows whose name has this in it; may be repeated"
     )
     parser.add_argument("--short", action="store_true", help="a tenth of the time for each row")
