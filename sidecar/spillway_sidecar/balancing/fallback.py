@@ -7,7 +7,7 @@
 The evidence is this router's own: attempts that it made at this priority in the last seconds, with a minimum of them so that one
 failure is no rate. A request that has waited past the latency bound counts as slow there and then, before it is answered: an
 engine that says nothing is met within the bound and not within the client's patience. So the switch comes with the sample that
-makes the evidence, or with the next sweep.
+makes the evidence: the next request goes elsewhere.
 
 While a priority is left, one request at a time is let through as a probe each `PROBE_SECONDS`; a probe that fails doubles the pause. After
 `PROBES_TO_RETURN` good ones in a row the share grows over `RETURN_SECONDS`, on evidence of its own: what went bad under load is met
@@ -58,6 +58,8 @@ class Fallback:
 
     def passes(self, now: float, random: Callable[[], float], *, retry: bool = False) -> bool:
         """Whether a request may go to this priority. A retry is no probe: it has failed once."""
+        if self._waiting:
+            self.sweep(now)
         if self.because is None:
             return True
         if self.returning:
@@ -100,7 +102,7 @@ class Fallback:
         self._waiting.pop(attempt, None)
 
     def sweep(self, now: float) -> None:
-        """Counts those that have waited for too long as slow. Called several times a second."""
+        """Counts those that have waited for too long as slow. Called with each request, and several times a second."""
         latency = self.latency_seconds
         if latency is None:
             return

@@ -22,11 +22,12 @@ ACTIVE_SECONDS: Final = 5.0  # after the last one that went on, it counts as ove
 class Spill:
     """The state of one priority of one rule at one router."""
 
-    __slots__ = ("_because", "_spilled_at", "max_wait_seconds", "spilling")
+    __slots__ = ("_because", "_bound", "_spilled_at", "max_wait_seconds", "spilling")
 
     def __init__(self, max_wait_seconds: float) -> None:
         self.max_wait_seconds = max_wait_seconds
         self.spilling = False
+        self._bound = max_wait_seconds  # by which it was decided last
         self._because: Diversion | None = None
         self._spilled_at = -1e9
 
@@ -37,12 +38,13 @@ class Spill:
 
     def holds(self, wait_seconds: float) -> bool:
         """Whether a request that would wait so long may be given to this priority."""
-        self.spilling = wait_seconds > self.limit_seconds
+        self._bound = self.limit_seconds
+        self.spilling = wait_seconds > self._bound
         return not self.spilling
 
     def spilled(self, wait_seconds: float, now: float) -> Diversion:
         """A request that would have waited so long has gone on."""
-        because = Diversion(DiversionCause.WAIT, wait_seconds, self.max_wait_seconds)
+        because = Diversion(DiversionCause.WAIT, wait_seconds, self._bound)
         if self._because is None or now - self._spilled_at > ACTIVE_SECONDS:
             self._because = because
         self._spilled_at = now
