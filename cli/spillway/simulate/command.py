@@ -37,7 +37,11 @@ def add_parser(subparsers: Parsers) -> None:
         "--slow-endpoints", type=_count, default=None, metavar="N", help="engines at half speed (default: an eighth of them)"
     )
     scene.add_argument(
-        "--report-interval", type=_seconds, default=1.0, metavar="S", help="between reports to all routers; 0: only with replies"
+        "--report-interval",
+        type=_seconds,
+        default=0.0,
+        metavar="S",
+        help="between reports to all routers; 0: only with replies, as it is",
     )
     scene.add_argument("--max-running", type=positive_int, default=64, metavar="N", help="sequences that an engine decodes at once")
     scene.add_argument(
@@ -50,7 +54,11 @@ def add_parser(subparsers: Parsers) -> None:
     )
     traffic.add_argument("--shared-prefix", action="store_true", help="prompts that share their starts")
     traffic.add_argument("--prefixes", type=positive_int, default=400, metavar="N", help="with --shared-prefix: different starts")
-    traffic.add_argument("--trace", metavar="FILE", help="requests from a CSV file; --load stretches or shortens its time")
+    traffic.add_argument(
+        "--trace",
+        metavar="FILE",
+        help="requests from a CSV file, when they came; with --load faster or slower, caches not reckoned with",
+    )
     traffic.add_argument("--emit-trace", metavar="FILE", help="write the first seed's requests to a CSV file")
     traffic.add_argument("--seconds", type=positive, default=60.0, metavar="S", help="measured time")
     traffic.add_argument("--warmup", type=_seconds, default=10.0, metavar="S", help="time before it that is not measured")
@@ -69,7 +77,7 @@ def add_parser(subparsers: Parsers) -> None:
     output = parser.add_argument_group("output")
     output.add_argument("--slo-ttft", type=positive, default=2.0, metavar="S", help="time to first token that counts as good")
     output.add_argument("--json", action="store_true", help="print all figures of each run as JSON")
-    output.add_argument("--plot", metavar="FILE", help="write a plot as .html or .svg")
+    output.add_argument("--plot", type=_plot, metavar="FILE", help="write the times to first token as a plot, .html or .svg")
 
 
 def _count(text: str) -> int:
@@ -84,6 +92,12 @@ def _seconds(text: str) -> float:
     if not 0.0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a number of seconds")
     return value
+
+
+def _plot(text: str) -> str:
+    if not text.endswith((".html", ".svg")):
+        raise argparse.ArgumentTypeError(f"{text} ends neither in .html nor in .svg")
+    return text
 
 
 def run(args: argparse.Namespace) -> int:

@@ -61,8 +61,8 @@ class Engine:
 
     __slots__ = (
         "_cache", "_cached", "_decoding", "_due", "_left", "_pins", "_prefill_rate", "_private", "_steps", "_steps_rate", "at", "current",
-        "finished", "hit_tokens", "in_flight_tokens", "index", "next_at", "pending_tokens", "pinned", "preempted", "prompt_tokens", "spec",
-        "speed", "version", "waiting",
+        "finished", "hit_tokens", "in_flight_tokens", "index", "next_at", "pinned", "preempted", "prompt_tokens", "spec",
+        "speed", "version", "waiting", "waiting_tokens",
     )  # fmt: skip
 
     def __init__(self, index: int, spec: EngineSpec, speed: float = 1.0) -> None:
@@ -74,7 +74,7 @@ class Engine:
         self.version = 0
         self.waiting: deque[Request] = deque()
         self.current: Request | None = None  # its prompt is being read
-        self.pending_tokens = 0  # prompts of those without a first token
+        self.waiting_tokens = 0  # cost of those without a first token
         self.in_flight_tokens = 0  # cost of all
         self.finished = self.preempted = self.prompt_tokens = self.hit_tokens = 0
         self._decoding: list[tuple[float, int, Request]] = []  # heap by the step at which they end
@@ -146,7 +146,7 @@ class Engine:
             return False
         self.advance(now)
         self.waiting.append(request)
-        self.pending_tokens += request.input_tokens
+        self.waiting_tokens += request.cost
         self.in_flight_tokens += request.cost
         if self.current is None:
             self._admit()
@@ -182,7 +182,7 @@ class Engine:
                 first = request
                 request.made = 1
                 self._private += 1
-                self.pending_tokens -= request.input_tokens
+                self.waiting_tokens -= request.cost
             if request.made >= request.output_tokens:
                 ended = request
                 self._forget(request)

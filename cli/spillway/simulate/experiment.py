@@ -5,14 +5,16 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from spillway.simulate.faults import Fault
-from spillway.simulate.measure import Figures, measure
+from spillway.simulate.measure import Figures, measure, percentile
 from spillway.simulate.policies import find
 from spillway.simulate.traffic import PLAIN, Arrival, Traffic
 from spillway.simulate.world import USUAL_SETTING, Setting, World
 
-CURVE_POINTS = 200
+SLOWEST_WORD_SECONDS: Final = 1.0  # reports that ride on replies have no interval; the engine's own figures in them do
+CURVE_SHARES: Final = tuple(1.0 - 10.0 ** (-step / 20.0) for step in range(1, 61))  # evenly spaced in nines, up to 99.9 %
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,17 @@ class Experiment:
         """The traffic of a seed."""
         return self.trace or self.traffic.arrivals(self.rate, self.until_seconds, seed)
 
+    def on(self, trace: Sequence[Arrival], load: float | None) -> Experiment:
+        """The same on recorded requests; with a load their time is stretched or shortened to be that."""
+        end = trace[-1].at_seconds
+        if load is not None:
+            count = len(trace)
+            most = self.setting.capacity(sum(a.input_tokens for a in trace) / count, sum(a.output_tokens for a in trace) / count)
+            scale = count / (load * most) / max(1e-9, end)
+            trace = [arrival._replace(at_seconds=arrival.at_seconds * scale) for arrival in trace]
+            end *= scale
+        return replace(self, trace=tuple(trace), seconds=max(0.0, end - self.warmup_seconds))
+
     def with_fault(self, fault: Fault | None) -> Experiment:
         """The same with a fault from the end of the warm-up on."""
         return replace(self, setting=replace(self.setting, fault=fault, fault_at_seconds=self.warmup_seconds))
@@ -59,7 +72,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of it. `curve` has the time to first token at evenly spaced shares of the requests."""
+    """What came of it. `curve` has the time to first token at `CURVE_SHARES` of the requests."""
 
     job: Job
     figures: Figures
@@ -77,12 +90,11 @@ def run_job(experiment: Experiment, job: Job, progress: Callable[[float], None] 
         run,
         warmup_seconds=experiment.warmup_seconds,
         slo_seconds=experiment.slo_seconds,
-        interval_seconds=setting.report_seconds,
+        interval_seconds=max(setting.report_seconds, SLOWEST_WORD_SECONDS),
         fault_at_seconds=setting.fault_at_seconds if setting.fault else None,
     )
     ttft = sorted(r.first_at - r.arrived_at for r in run.requests if r.arrived_at >= experiment.warmup_seconds and not r.failed)
-    points = min(len(ttft), CURVE_POINTS)
-    return Result(job, figures, tuple(ttft[round((point + 1) * len(ttft) / points) - 1] for point in range(points)))
+    return Result(job, figures, tuple(percentile(ttft, share) for share in CURVE_SHARES))
 
 
 def run_jobs(scenes: Sequence[Experiment], jobs: Sequence[Job], processes: int, progress: Callable[[float], None]) -> list[Result]:

@@ -22,6 +22,7 @@ OLD_SECONDS: Final = 5.0
 HISTORY_SECONDS: Final = 0.1
 FROZEN: Final = Load(
     in_flight=200, queued=0, in_flight_tokens=200_000, max_concurrency=MAX_CONCURRENCY, engine_waiting=136, engine_running=64, kv_cache_ratio=1.0,
+    waiting_tokens=100_000,
 )  # fmt: skip
 
 
@@ -33,22 +34,18 @@ class LoadPlane:
         self._fault = fault
         self._faulty = faulty
         self._random = rng.random
-        self._samples: list[tuple[int, int, float]] = [(0, 0, 0.0)] * len(engines)
+        self._samples: list[tuple[float, int, int, float]] = [(-ENGINE_SAMPLE_SECONDS, 0, 0, 0.0)] * len(engines)
         self._history: deque[tuple[float, list[Load]]] = deque()
         self.live = False  # whether the fault is in force
-
-    def sample_engines(self) -> None:
-        """The sidecars read their engines' metrics."""
-        self._samples = [(len(engine.waiting), engine.running, engine.kv_ratio) for engine in self._engines]
 
     def remember(self, now: float) -> None:
         """Keeps the true loads for those that are told late."""
         history = self._history
-        history.append((now, [self._true(index) for index in range(len(self._engines))]))
+        history.append((now, [self._true(index, now) for index in range(len(self._engines))]))
         while len(history) > 1 and history[1][0] <= now - OLD_SECONDS:
             history.popleft()
 
-    def told(self, index: int) -> Load | None:
+    def told(self, index: int, now: float) -> Load | None:
         """What an endpoint's report says at this moment; None where it does not arrive or is no load."""
         if self.live:
             fault = self._fault
@@ -58,31 +55,46 @@ class LoadPlane:
                 return self._history[0][1][index]
             if index == self._faulty:
                 if fault is Fault.ZERO:
-                    return Load(max_concurrency=MAX_CONCURRENCY, engine_waiting=0, engine_running=0, kv_cache_ratio=0.0)
+                    return Load(
+                        max_concurrency=MAX_CONCURRENCY, engine_waiting=0, engine_running=0, kv_cache_ratio=0.0, waiting_tokens=0
+                    )
                 if fault is Fault.FROZEN:
                     return FROZEN
                 if fault is Fault.NAN:
                     return None  # the wire does not decode it
-        return self._true(index)
+        return self._true(index, now)
 
-    def _true(self, index: int) -> Load:
+    def waiting_tokens(self, index: int) -> int:
+        """What the sidecar counts as waiting when it declines or does not; one that lies says what it tells."""
+        if self.live and index == self._faulty:
+            if self._fault is Fault.ZERO:
+                return 0
+            if self._fault is Fault.FROZEN:
+                return FROZEN.waiting_tokens or 0
+        return self._engines[index].waiting_tokens
+
+    def _true(self, index: int, now: float) -> Load:
         engine = self._engines[index]
         in_flight = engine.in_flight
-        waiting, running, kv = self._samples[index]
+        sampled_at, waiting, running, kv = self._samples[index]
+        if now - sampled_at >= ENGINE_SAMPLE_SECONDS:
+            waiting, running, kv = len(engine.waiting), engine.running, engine.kv_ratio
+            self._samples[index] = (now, waiting, running, kv)
         return Load(
-            min(MAX_CONCURRENCY, in_flight),
-            in_flight - MAX_CONCURRENCY if in_flight > MAX_CONCURRENCY else 0,
-            engine.in_flight_tokens,
-            MAX_CONCURRENCY,
+            in_flight=min(in_flight, MAX_CONCURRENCY),
+            queued=max(0, in_flight - MAX_CONCURRENCY),
+            in_flight_tokens=engine.in_flight_tokens,
+            waiting_tokens=engine.waiting_tokens,
+            max_concurrency=MAX_CONCURRENCY,
             engine_waiting=waiting,
             engine_running=running,
             kv_cache_ratio=kv,
         )
 
-    def scraped(self, index: int) -> tuple[int, float] | None:
+    def scraped(self, index: int, now: float) -> tuple[int, float] | None:
         """An engine's own queue and KV figures, read this moment; None where they do not come."""
         if self.live and (self._fault in {Fault.LOST, Fault.OLD} or index == self._faulty):
-            load = self.told(index)
+            load = self.told(index, now)
             return None if load is None else (load.engine_waiting or 0, load.kv_cache_ratio or 0.0)
         engine = self._engines[index]
         return len(engine.waiting), engine.kv_ratio

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -26,6 +27,7 @@ class Figures:
     worst_share: float  # the busiest endpoint's part of the traffic, times endpoints: 1 is its fair share
     faulty_share: float | None  # of the attempts from three seconds after the fault on, those that went to the faulty endpoint
     autocorrelation: float  # highest, of an endpoint's waiting tokens against the mean of all, at lags past the report interval
+    declined_ratio: float  # a request that was declined twice counts twice
     preempted: int
 
     def as_dict(self) -> dict[str, float | int | None]:
@@ -37,7 +39,7 @@ def percentile(ordered: Sequence[float], share: float) -> float:
     """Of a sorted sequence, by the nearest rank; NaN of an empty one."""
     if not ordered:
         return float("nan")
-    return ordered[min(len(ordered) - 1, max(0, round(share * len(ordered) + 0.5) - 1))]
+    return ordered[max(0, math.ceil(share * len(ordered) - 1e-9) - 1)]
 
 
 def measure(
@@ -66,9 +68,10 @@ def measure(
         goodput_ratio=met / total,
         failed_ratio=(len(counted) - len(done)) / total,
         hit_ratio=sum(request.hit for request in shared) / len(shared) if shared else None,
-        worst_share=max(at.values(), default=0) * len(run.waiting) / total,
+        worst_share=max(at.values(), default=0) * run.endpoints / total,
         faulty_share=faulty,
         autocorrelation=autocorrelation(run.waiting, round(warmup_seconds / SAMPLE_SECONDS), interval_seconds),
+        declined_ratio=sum(request.declined for request in counted) / total,
         preempted=run.preempted,
     )
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from spillway.simulate.engine import EngineSpec
 from spillway.simulate.experiment import Experiment, Job, Result, run_jobs
 from spillway.simulate.faults import MEANING, Fault
+from spillway.simulate.plot import write_plot
 from spillway.simulate.policies import POLICIES, UnknownPolicy, find
 from spillway.simulate.tables import NOTES, summary, table
-from spillway.simulate.traffic import PLAIN, SHARED, BadTrace, write_trace
+from spillway.simulate.traffic import PLAIN, SHARED, BadTrace, read_trace, write_trace
 from spillway.simulate.world import Setting
 
 BASELINE = "least-request"
@@ -47,6 +48,12 @@ def simulate(args: argparse.Namespace) -> int:
         name: {policy: [r for r in results if r.job.scene == index and r.job.policy == policy] for policy in policies}
         for index, (name, _) in enumerate(scenes)
     }
+    if args.plot:
+        try:
+            write_plot(Path(args.plot), by_scene)
+        except OSError as error:
+            print(f"spillway simulate: {error}", file=sys.stderr)
+            return 1
     if args.json:
         print(json.dumps(_as_json(experiment, by_scene), indent=1))
     else:
@@ -65,9 +72,10 @@ def _experiment(args: argparse.Namespace) -> Experiment:
         report_seconds=args.report_interval,
     )
     traffic = replace(SHARED, prefixes=args.prefixes) if args.shared_prefix else PLAIN
-    return Experiment(
+    experiment = Experiment(
         setting, traffic, load=args.load or 0.8, seconds=args.seconds, warmup_seconds=args.warmup, slo_seconds=args.slo_ttft
     )
+    return experiment.on(read_trace(Path(args.trace)), args.load) if args.trace else experiment
 
 
 def _scenes(experiment: Experiment, fault: str | None) -> list[tuple[str, Experiment]]:

@@ -18,6 +18,7 @@ _COLUMNS = (
     ("HITS%", "hit_ratio", "{:.1%}"),
     ("BUSIEST", "worst_share", "{:.2f}x"),
     ("FAULTY%", "faulty_share", "{:.2%}"),
+    ("DECLINED%", "declined_ratio", "{:.1%}"),
     ("CYCLE", "autocorrelation", "{:.2f}"),
 )
 NOTES = """\

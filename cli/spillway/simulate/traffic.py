@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from spillway_sidecar.routing.classify import Facts
 from spillway_sidecar.scheduling.speed import request_cost
 
 COLUMNS: Final = ("arrival_s", "input_tokens", "output_tokens", "prefix_id")
@@ -40,7 +41,7 @@ class Request:
     """One request: what it is, and what has become of it. Times are seconds of the simulation, negative while they are not known."""
 
     __slots__ = (
-        "ahead", "arrived_at", "cost", "ended_at", "endpoint", "failed", "first_at", "hit", "id", "input_tokens", "made",
+        "ahead", "arrived_at", "bound", "cost", "declined", "ended_at", "endpoint", "facts", "failed", "first_at", "hit", "id", "input_tokens", "made",
         "output_tokens", "prefix", "prefix_tokens", "retried", "router", "sent_at", "tried",
     )  # fmt: skip
 
@@ -53,10 +54,13 @@ class Request:
         self.tried: tuple[int, ...] = ()
         self.sent_at = self.first_at = self.ended_at = -1.0
         self.made = 0  # output tokens so far, as of the last preemption
+        self.facts: Facts | None = None  # as the proxies would read it
         self.hit = False
         self.retried = False
         self.failed = False
         self.ahead = 0
+        self.bound = 0  # tokens that may wait before it where it goes; 0: any
+        self.declined = 0  # how often more waited
 
     @property
     def to_prefill(self) -> int:

@@ -1,6 +1,7 @@
 """One run: a trace through one policy. Discrete events in one heap; everything by one seed.
 
-A request comes to a router by chance, the policy chooses, the engine takes it at once: the network takes no time. An attempt that fails goes
+A request comes to a router by chance, the policy chooses, the endpoint takes it at once: the network takes no time. A policy that says how
+much may wait there may be declined, hears why, and chooses again, as proxies do. An attempt that fails goes
 elsewhere, once, within the router's retry budget. Reports ride on replies, and go to all routers at the interval, each endpoint at
 a moment of its own.
 """
@@ -15,7 +16,7 @@ from typing import Any, Final
 
 from spillway.simulate.engine import USUAL, Engine, EngineSpec
 from spillway.simulate.faults import FAIL_SECONDS, SLOW_FACTOR, Fault
-from spillway.simulate.loads import ENGINE_SAMPLE_SECONDS, HISTORY_SECONDS, LoadPlane
+from spillway.simulate.loads import HISTORY_SECONDS, LoadPlane
 from spillway.simulate.policies.base import Policy, Scene
 from spillway.simulate.traffic import Arrival, Request
 from spillway_sidecar.flow.budget import RetryBudget
@@ -23,10 +24,11 @@ from spillway_sidecar.flow.budget import RetryBudget
 SAMPLE_SECONDS: Final = 0.1
 SAMPLED_ENDPOINTS: Final = 64  # whose load is written down
 MAX_ATTEMPTS: Final = 2
+MAX_DECLINES: Final = 2
 BUDGET_PERCENT: Final = 10
 _PROGRESS_EVERY: Final = 4096
 
-_ENGINE, _FAILURE, _REPORT, _TICK, _SAMPLE, _ENGINES_SAMPLED, _REMEMBER, _FAULT = range(8)
+_ENGINE, _FAILURE, _REPORT, _TICK, _SAMPLE, _REMEMBER, _FAULT = range(7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class Setting:
     endpoints: int = 16
     slow_endpoints: int = 2  # at half speed
     engine: EngineSpec = USUAL
-    report_seconds: float = 1.0  # 0: only with replies
+    report_seconds: float = 0.0  # 0: only with replies
     fault: Fault | None = None
     fault_at_seconds: float = 0.0
 
@@ -60,6 +62,7 @@ class Run:
 
     requests: list[Request]
     waiting: list[list[int]]
+    endpoints: int
     faulty: int
     preempted: int
     events: int
@@ -99,7 +102,9 @@ class World:
                 request = Request(len(self.requests), arrival)
                 request.router = int(draw() * routers)
                 self.requests.append(request)
-                self.budgets[request.router].in_flight += 1
+                budget = self.budgets[request.router]
+                budget.in_flight += 1
+                budget.begun_total += 1
                 open_requests += 1 - self._place(request, arrival.at_seconds)
                 arrival = next(source, None)
             else:
@@ -114,15 +119,13 @@ class World:
                     self._timer(kind, payload, now)
             if progress is not None and not events % _PROGRESS_EVERY:
                 progress(heap[0][0] if heap else 0.0)
-        return Run(self.requests, self.waiting, self.faulty, sum(engine.preempted for engine in engines), events)
+        return Run(self.requests, self.waiting, len(engines), self.faulty, sum(engine.preempted for engine in engines), events)
 
     def _begin(self) -> None:
         setting = self.setting
-        if self.policy.hears:
-            self._at(0.0, _ENGINES_SAMPLED)
-            if setting.report_seconds > 0.0:
-                for index in range(setting.endpoints):
-                    self._at(self.rng.random() * setting.report_seconds, _REPORT, index)
+        if self.policy.hears and setting.report_seconds > 0.0:
+            for index in range(setting.endpoints):
+                self._at(self.rng.random() * setting.report_seconds, _REPORT, index)
         if self.policy.tick_seconds > 0.0:
             self._at(0.0, _TICK)
         self._at(0.0, _SAMPLE)
@@ -140,9 +143,18 @@ class World:
     def _place(self, request: Request, now: float) -> bool:
         """Makes one attempt; whether the request is over because there is nowhere to go."""
         policy = self.policy
-        index = policy.choose(request, now)
-        if index < 0:
-            return self._over(request, now, failed=True)
+        declines = 0
+        while True:
+            request.bound = 0
+            index = policy.choose(request, now)
+            if index < 0:
+                return self._over(request, now, failed=True)
+            if not request.bound or declines == MAX_DECLINES or self.plane.waiting_tokens(index) <= request.bound:
+                break
+            declines += 1
+            request.declined += 1
+            request.endpoint = index
+            self._reply(request, now)
         request.endpoint = index
         request.sent_at = now
         policy.sent(request, now)
@@ -173,15 +185,19 @@ class World:
     def _over(self, request: Request, now: float, *, failed: bool) -> bool:
         request.failed = failed
         request.ended_at = now
-        budget = self.budgets[request.router]
-        budget.in_flight -= 1
-        if request.retried:
-            budget.give_back()
+        self.budgets[request.router].in_flight -= 1
+        self._answered(request)
         return True
+
+    def _answered(self, request: Request) -> None:
+        """A retry is over with the first byte of its reply."""
+        if request.retried:
+            request.retried = False
+            self.budgets[request.router].give_back()
 
     def _reply(self, request: Request, now: float) -> None:
         """The load that rides on a reply."""
-        load = self.plane.told(request.endpoint)
+        load = self.plane.told(request.endpoint, now)
         if load is not None:
             self.policy.report(request.router, request.endpoint, load, now)
 
@@ -193,6 +209,7 @@ class World:
         self._schedule(engine)
         if first is not None:
             first.first_at = now
+            self._answered(first)
             self.policy.first_token(first, now)
             if self.policy.hears:
                 self._reply(first, now)
@@ -211,7 +228,7 @@ class World:
         setting = self.setting
         if kind == _REPORT:
             for router in range(setting.routers):
-                load = self.plane.told(payload)
+                load = self.plane.told(payload, now)
                 if load is not None:
                     self.policy.report(router, payload, load, now)
             self._at(now + setting.report_seconds, _REPORT, payload)
@@ -220,11 +237,8 @@ class World:
             self._at(now + self.policy.tick_seconds, _TICK)
         elif kind == _SAMPLE:
             for index, samples in enumerate(self.waiting):
-                samples.append(self.engines[index].pending_tokens)
+                samples.append(self.engines[index].waiting_tokens)
             self._at(now + SAMPLE_SECONDS, _SAMPLE)
-        elif kind == _ENGINES_SAMPLED:
-            self.plane.sample_engines()
-            self._at(now + ENGINE_SAMPLE_SECONDS, _ENGINES_SAMPLED)
         elif kind == _REMEMBER:
             self.plane.remember(now)
             self._at(now + HISTORY_SECONDS, _REMEMBER)

@@ -37,7 +37,10 @@ class Policy:
         self.random = scene.rng.random
 
     def choose(self, request: Request, now: float) -> int:
-        """The endpoint for a request at `request.router`, none of `request.tried`; -1 for nowhere."""
+        """The endpoint for a request at `request.router`, none of `request.tried`; -1 for nowhere.
+
+        It may set `request.bound`: where more tokens wait for their first one, the endpoint declines, and `choose` is asked again.
+        """
         raise NotImplementedError
 
     def sent(self, request: Request, now: float) -> None:

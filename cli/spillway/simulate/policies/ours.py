@@ -5,12 +5,14 @@ This module does what `proxy.attempt` and `proxy.sweep` do around them, and no m
 
 from __future__ import annotations
 
+import zlib
 from typing import Final
 
 from spillway.simulate.loads import MAX_CONCURRENCY, MAX_QUEUE
 from spillway.simulate.policies.base import Policy, Scene
 from spillway.simulate.traffic import Request
 from spillway_sidecar.balancing.choose import choose
+from spillway_sidecar.proxy.sweep import compare
 from spillway_sidecar.routing.classify import Facts
 from spillway_sidecar.routing.table import CompiledRule, compile_table
 from spillway_sidecar.scheduling.pool import Pool
@@ -21,7 +23,9 @@ from spillway_wire.names import RequestType
 from spillway_wire.snapshot import BackendRef, Route, Rule
 
 SWEEP_SECONDS: Final = 0.1
-REFRESH_SWEEPS: Final = 50  # limits follow the mean request each five seconds
+SWEPT_AT_ONCE: Final = 16_384  # with more routers times endpoints, sweeps are rarer
+COMPARE_SECONDS: Final = 1.0
+LIMIT_SECONDS: Final = 5.0  # limits follow the mean request
 _MODEL: Final = "m"
 
 
@@ -55,25 +59,30 @@ class RouterView:
 class Ours(Policy):
     """As the proxies choose."""
 
-    tick_seconds = SWEEP_SECONDS
     hears = True
 
     def __init__(self, scene: Scene) -> None:
         super().__init__(scene)
         self.views = [RouterView(scene) for _ in range(scene.routers)]
-        self._sweeps = 0
+        self.tick_seconds = SWEEP_SECONDS * max(1, scene.routers * self.count // SWEPT_AT_ONCE)
+        self._compare_at = COMPARE_SECONDS
+        self._limit_at = LIMIT_SECONDS
+        self._unsettled: set[EndpointState] = set()  # whose factor changes with time alone
 
     def choose(self, request: Request, now: float) -> int:
         view = self.views[request.router]
         view.now = now
         targets = view.pool.targets
         tried = tuple(targets[index] for index in request.tried)
-        choice = choose(view.rule, self.facts(request), view, tried)
+        facts = request.facts = request.facts or self.facts(request)
+        choice = choose(view.rule, facts, view, tried)
+        request.bound = facts.limit
         return -1 if choice is None else int(choice[1].id)
 
     def facts(self, request: Request) -> Facts:
-        """What a proxy would read of the request."""
-        return Facts(RequestType.CHAT, _MODEL, stream=True, prompt_tokens=request.input_tokens)
+        """What a proxy would read of the request. Every prompt has a beginning, shared or not."""
+        key = zlib.crc32((request.prefix if request.prefix_tokens else str(request.id)).encode()) + 1
+        return Facts(RequestType.CHAT, _MODEL, stream=True, prompt_tokens=request.input_tokens, prefix=key)
 
     def sent(self, request: Request, now: float) -> None:
         state = self.views[request.router].pool.targets[request.endpoint]
@@ -88,21 +97,26 @@ class Ours(Policy):
     def ended(self, request: Request, now: float, *, ok: bool) -> None:
         state = self.views[request.router].pool.targets[request.endpoint]
         if not ok:
-            state.failed(now, hard=False)
+            state.failed(now, hard=False, sent_at=request.sent_at)
         state.done(request.cost)
         if request.first_at < 0.0:
             state.arrived(request.cost)
         if ok:
-            state.succeeded(now)
+            state.succeeded(now, request.sent_at)
+        self._unsettled.add(state)
 
     def report(self, router: int, endpoint: int, load: Load, now: float) -> None:
         self.views[router].pool.targets[endpoint].report(load, now)
 
     def tick(self, now: float) -> None:
-        self._sweeps += 1
-        for view in self.views:
-            for state in view.pool.targets:
-                if state.factor != 1.0 or state.slowness != 1.0:
-                    state.refresh(now)
-            if self._sweeps % REFRESH_SWEEPS == 0:
+        for state in self._unsettled:
+            state.refresh(now)
+        self._unsettled = {state for state in self._unsettled if state.factor != 1.0 or state.slowness != 1.0}
+        if now >= self._compare_at:
+            self._compare_at = now + COMPARE_SECONDS
+            for view in self.views:
+                compare(view.pool, now)  # type: ignore[arg-type]
+        if now >= self._limit_at:
+            self._limit_at = now + LIMIT_SECONDS
+            for view in self.views:
                 view.limit()

@@ -35,7 +35,7 @@ class QueueAndKV(Policy):
         figures = self._figures[self._turn]
         scraped = self.scene.plane.scraped
         for index in range(self.count):
-            figure = scraped(index)
+            figure = scraped(index, now)
             if figure is not None:
                 figures[index] = figure
         self._turn = (self._turn + 1) % self._groups
