@@ -63,7 +63,7 @@ class RouteExchange(Exchange):
     """One request on the route listener."""
 
     __slots__ = (
-        "_awaits", "_declines", "_fresh", "_late_at", "_probe", "_retrying", "_serial", "_turn", "ahead", "attempts", "backend", "body", "budget", "cost", "facts", "failures", "hedge", "priority", "retries", "route", "rule",
+        "_awaits", "_declines", "_fresh", "_late_at", "_probe", "_retrying", "_serial", "_turn", "_uncounted", "ahead", "attempts", "backend", "body", "budget", "cost", "facts", "failures", "hedge", "priority", "retries", "route", "rule",
         "sent_at", "stats", "ticket", "tried",
     )  # fmt: skip
 
@@ -92,6 +92,7 @@ class RouteExchange(Exchange):
         self._probe = False
         self._retrying = False
         self._declines = 0
+        self._uncounted = 0  # of `tried`
         self._turn: Turn | None = None
         budget = self.budget = self.site.budgets[route.name]
         budget.in_flight += 1
@@ -222,7 +223,10 @@ class RouteExchange(Exchange):
             if refused and status == 429 and self._wait_again(head):
                 return False
             self._attempt_failed(
-                Outcome.OVERLOADED if status == 429 else Outcome.UPSTREAM_ERROR, blame=not refused and status != 429, status=status
+                Outcome.OVERLOADED if status == 429 else Outcome.UPSTREAM_ERROR,
+                blame=not refused and status != 429,
+                status=status,
+                counts=not refused or status == 429,
             )
             return False
         target = self.target
@@ -305,7 +309,9 @@ class RouteExchange(Exchange):
             return
         self._attempt_failed(outcome, blame=True)
 
-    def _attempt_failed(self, outcome: Outcome, *, blame: bool, status: int = 0) -> None:
+    def _attempt_failed(self, outcome: Outcome, *, blame: bool, status: int = 0, counts: bool = True) -> None:
+        """The attempt is over. It does not count where a sidecar that takes nothing has begun nothing, or where it was the router's own probe."""
+        counts = counts and not self._probe
         site = self.site
         now = site.now = site.clock()
         target = self.target
@@ -321,6 +327,7 @@ class RouteExchange(Exchange):
         self._release(now, ok=False)
         self.failures = (*self.failures, outcome.value)
         self.tried = (*self.tried, target)
+        self._uncounted += not counts
         self.reframed = self.unframed = False
         hedge = self.hedge
         if hedge is not None:  # it is the attempt now
@@ -328,18 +335,19 @@ class RouteExchange(Exchange):
             timeouts = self.route.timeouts
             self.deadline = min(hedge.sent_at + timeouts.first_token_seconds, self.started + timeouts.request_seconds)
         else:
-            self.next_attempt(outcome, status)
+            self.next_attempt(outcome, status, counts=counts)
 
     def blame(self, target: Target, outcome: Outcome, sent_at: float) -> None:
         """The failure of an attempt is the endpoint's."""
         target.failed(self.site.now, hard=outcome in _HARD, sent_at=sent_at)
 
-    def next_attempt(self, outcome: Outcome, status: int) -> None:
+    def next_attempt(self, outcome: Outcome, status: int, *, counts: bool = True) -> None:
         """Goes elsewhere after a failure, while attempts, deadline and budget allow; else tells the client of it."""
-        if len(self.tried) < self.route.retries.max_attempts and self.site.now < self.started + self.route.timeouts.request_seconds:
+        attempts = len(self.tried) - self._uncounted
+        if attempts < self.route.retries.max_attempts and self.site.now < self.started + self.route.timeouts.request_seconds:
             choice = self._choose()
-            if (choice is not None or self.site.waiting.for_room(self)) and (self._retrying or self.budget.take()):
-                self._retrying = True
+            if (choice is not None or self.site.waiting.for_room(self)) and (not counts or self._retrying or self.budget.take()):
+                self._retrying = self._retrying or counts
                 self.retries += 1
                 if self.stats is not None:
                     self.stats.retries += 1

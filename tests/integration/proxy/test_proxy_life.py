@@ -519,6 +519,33 @@ async def test_an_endpoint_that_said_its_engine_is_down_is_asked_again():
         assert router.target().penalty == 1.0, "a refusal is no failure"
 
 
+async def test_being_turned_away_by_pods_that_leave_is_no_attempt():
+    """Three of four leave at once: as in a rollout that is quicker than the word of it."""
+    left = b'endpoint-load-metrics: JSON {"named_metrics":{"draining":1}}\r\nx-spillway-admission: refused\r\n'
+    async with Bench() as bench:
+        leaving = [await bench.engine(answers(reply(b"{}", status=503, head=left))) for _ in range(3)]
+        stays = await bench.engine(answers(reply()))
+        ports = [*(engine.port for engine in leaving), stays.port]
+        for attempts, budget in ((1, 100), (2, 0)):
+            router = await bench.router(config(*ports, inbound=True, attempts=attempts, budget=budget))
+            for _ in range(30):
+                assert (await router.ask()).status == 200
+                router.advance(1.1)
+            assert router.idle()
+    assert all(engine.calls for engine in leaving)
+
+
+async def test_a_request_that_probes_for_the_router_has_its_attempts_all_the_same():
+    async with Bench() as bench:
+        good = await bench.engine(answers(reply()))
+        router = await bench.router(config(free_port(), good.port, attempts=1))
+        assert sorted({(await router.ask()).status for _ in range(30)}) == [200, 503], "the first to find it out"
+        for _ in range(30):
+            router.advance(5.0)
+            assert (await router.ask()).status == 200
+        assert router.target(0).ejections > 3, "it was probed"
+
+
 # --- leaving
 
 
