@@ -8,11 +8,13 @@ import gc
 import logging
 import os
 import random
+import resource
 import signal
 import ssl
 import sys
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -22,10 +24,12 @@ from spillway_sidecar.admin import AdminPages, AdminServer
 from spillway_sidecar.config.client import DiscoveryClient, operator_tls
 from spillway_sidecar.config.last_good import LastGoodRefusedError, LastGoodStore
 from spillway_sidecar.config.snapshot import Snapshot
-from spillway_sidecar.drain import Drained, drain, drained, leave
+from spillway_sidecar.drain import drain, drained, leave
 from spillway_sidecar.engines import GpuLoad
 from spillway_sidecar.guard import Guard
+from spillway_sidecar.loop_watch import LoopWatch
 from spillway_sidecar.proxy.downstream import Downstream
+from spillway_sidecar.proxy.listener import MAX_TURNED_AWAY, Listener
 from spillway_sidecar.proxy.route import RouteSite
 from spillway_sidecar.proxy.swap import Swapper
 from spillway_sidecar.proxy.sweep import run_sweeps
@@ -42,6 +46,7 @@ from spillway_wire.snapshot import Cluster, SecretKeyRef, encode_resource
 
 _LOG = logging.getLogger("spillway.sidecar")
 BACKLOG = 4096
+OTHER_DESCRIPTORS = 64 + MAX_TURNED_AWAY  # what is neither a client's connection nor one to an endpoint
 # Exchanges free themselves by reference count; the collector only looks for the rare cycle.
 GC_THRESHOLDS = (50_000, 20, 50)
 REFRESH_SECONDS = 2.0
@@ -61,7 +66,7 @@ class Proxy:
         self.route = RouteSite(
             clock=self.clock,
             id_prefix=f"{self.boot_id}-",
-            max_body_bytes=settings.max_body_bytes,
+            limits=settings.client_limits,
             decisions=self.decisions,
             access_log=self.access_log,
             wall_clock=time.time,  # noqa: TID251 - the composition root
@@ -69,6 +74,7 @@ class Proxy:
         rng = random.Random()  # noqa: S311 - spreads load, guards nothing
         self.guard = Guard(settings, self.boot_id, self.clock, rng) if settings.role is Role.SIDECAR else None
         self.swapper = Swapper(self.route, self._credential, self._tls_context)
+        self.watch = LoopWatch(self._listeners())
         self._tls: ssl.SSLContext | None = None
         self._goodbye: asyncio.Future[None] | None = None
         self.client = self._discovery(rng)
@@ -81,7 +87,7 @@ class Proxy:
                 info=self.info,
                 explain=self._explain,
                 drain=self._leave,
-                drained=lambda: drained(self._sites(), settings.drain_seconds, self.clock, engine_up=self._engine_up),
+                drained=lambda: drained(self._listeners(), settings.drain_seconds, self.clock, engine_up=self._engine_up),
             ),
             settings.admin_host,
             settings.admin_port,
@@ -220,6 +226,8 @@ class Proxy:
             "spillway_connections": len(self.route.connections),
             "spillway_requests_in_flight": sum(budget.in_flight for budget in self.route.budgets.values()),
             "spillway_routers": self.route.routers,
+            "spillway_requests_waiting": self.route.waiting.count,
+            **self.watch.gauges(),
         }
 
     def info(self) -> dict[str, object]:
@@ -229,6 +237,7 @@ class Proxy:
             "role": self.settings.role,
             "bootId": self.boot_id,
             "route": self.route.info(),
+            "loop": self.watch.ladder.info(),
             "guard": self.guard.info() if self.guard is not None else None,
             "reporter": self.reporter.info(),
             "config": self.client.info() if self.client is not None else None,
@@ -239,7 +248,7 @@ class Proxy:
 
     # --- life
 
-    def _sites(self) -> tuple[Drained, ...]:
+    def _listeners(self) -> tuple[Listener, ...]:
         return (self.route,) if self.guard is None else (self.route, self.guard.site)
 
     def _engine_up(self) -> bool:
@@ -249,7 +258,7 @@ class Proxy:
         """The pod is being deleted: says so while everything still listens. SIGTERM brings the rest."""
         if not self.route.draining:
             _LOG.info("leaving")
-            leave(self._sites())
+            leave(self._listeners())
             if self.client is not None:
                 self._goodbye = asyncio.ensure_future(self.client.drain("terminating"))
 
@@ -271,7 +280,7 @@ class Proxy:
                 await loop.create_server(lambda: Downstream(inbound), settings.host, settings.inbound_port, backlog=BACKLOG)
             )
         await self.admin.start()
-        jobs = [run_sweeps(self.route, inbound), self._refresh(), self.reporter.run()]
+        jobs = [run_sweeps(self.route, inbound), self._refresh(), self.reporter.run(), self.watch.run()]
         if guard is not None:
             jobs += [guard.probe.run(), guard.gpu.run()]
         if self.client is not None:
@@ -295,7 +304,7 @@ class Proxy:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await self.client.drain("terminating")
-        cut = await drain(self._sites(), listeners, settings.drain_seconds, self.clock)
+        cut = await drain(self._listeners(), listeners, settings.drain_seconds, self.clock)
         _LOG.info("drained, %d requests cut", cut)
         for task in tasks:
             task.cancel()
@@ -320,6 +329,21 @@ class Proxy:
             self.swapper.refresh()
 
 
+def within_descriptors(settings: Settings) -> Settings:
+    """With as many connections as there are file descriptors for: each client's may have one to an endpoint beside it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    if soft == resource.RLIM_INFINITY:
+        return settings
+    listeners = 2 if settings.role is Role.SIDECAR else 1
+    most = max(1, (soft - OTHER_DESCRIPTORS) // (2 * listeners))
+    limits = settings.client_limits
+    return replace(settings, client_limits=replace(limits, max_connections=min(limits.max_connections, most)))
+
+
 def _runner(settings: Settings) -> Callable[[Coroutine[Any, Any, None]], None]:
     if settings.uvloop:
         try:
@@ -333,7 +357,7 @@ def _runner(settings: Settings) -> Callable[[Coroutine[Any, Any, None]], None]:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one proxy."""
-    settings = parse(argv, os.environ)
+    settings = within_descriptors(parse(argv, os.environ))
     logging.basicConfig(
         level=os.environ.get("SPILLWAY_LOG_LEVEL", "INFO"),
         format="%(asctime)s %(levelname)s %(name)s %(message)s",

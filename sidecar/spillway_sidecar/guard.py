@@ -46,7 +46,7 @@ class Guard:
             engine_up=lambda: self.probe.up,
             engine_failed=self.probe.check_soon,
             id_prefix=f"{boot_id}-i",
-            max_body_bytes=settings.max_body_bytes,
+            limits=settings.client_limits,
         )
         self._cluster: Cluster | None = None
         # A pod that has just started must not pass for ready while its engine loads the model.

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from spillway_sidecar.proxy.compat import COMPAT
+from spillway_sidecar.proxy.listener import MAX_CONNECTIONS, ClientLimits
 from spillway_wire.names import Role
 
 
@@ -35,7 +37,7 @@ class Settings:
     access_log: str | None
     decisions: int
     metrics: bool
-    max_body_bytes: int
+    client_limits: ClientLimits
     drain_seconds: float
     dcgm_url: str | None
     uvloop: bool
@@ -81,11 +83,25 @@ def parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     add("access-log", None, "append one JSON line a request to this file; - is standard output")
     add("decisions", "1024", "decision records kept for /explain; 0 keeps none", type=int)
     add("max-body-bytes", str(10 * 1024 * 1024), "largest request body", type=int)
+    add(
+        "max-connections",
+        str(MAX_CONNECTIONS),
+        "client connections of one listener; fewer where there are not the descriptors",
+        type=int,
+    )
+    add("compat", "", "comma-separated: " + "; ".join(f"{name}: {text}" for name, text in COMPAT.items()), type=_compat)
     add("drain-seconds", "30", "longest wait for requests under way after SIGTERM", type=float)
     add("dcgm-url", None, "metrics URL of a DCGM exporter, where NVML sees no device")
     p.add_argument("--no-metrics", action="store_true", default=bool(env("no-metrics", "")), help="serve no metrics")
     p.add_argument("--no-uvloop", action="store_true", default=bool(env("no-uvloop", "")), help="use asyncio's own event loop")
     return p
+
+
+def _compat(text: str) -> frozenset[str]:
+    names = frozenset(filter(None, (name.strip() for name in text.split(","))))
+    if unknown := names - COMPAT.keys():
+        raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))}: not among {', '.join(COMPAT)}")
+    return names
 
 
 def parse(argv: list[str] | None, environ: Mapping[str, str]) -> Settings:
@@ -118,7 +134,9 @@ def parse(argv: list[str] | None, environ: Mapping[str, str]) -> Settings:
         access_log=args.access_log or None,
         decisions=args.decisions,
         metrics=not args.no_metrics,
-        max_body_bytes=args.max_body_bytes,
+        client_limits=ClientLimits(
+            max_body_bytes=args.max_body_bytes, max_connections=args.max_connections, compat=frozenset(args.compat)
+        ),
         drain_seconds=args.drain_seconds,
         dcgm_url=args.dcgm_url or None,
         uvloop=not args.no_uvloop,

@@ -2,7 +2,7 @@
 
 A request is read to its end before it is routed, since its body names the model. Requests on one connection are answered in
 order: what a client pipelines waits, unread beyond a bound, until the reply before it is out and has been taken in. Nothing
-here knows where requests go; a `Site` does. Slow heads and bodies are found by the sweep, which looks at `deadline`.
+here knows where requests go; a `Listener` does. Slow heads and bodies are found by the sweep, which looks at `deadline`.
 
 A connection that ends while its client may still be sending is closed in one direction first and read on for a moment:
 closed at once, the kernel would answer the unread bytes with a reset, and the client might never see why it was refused.
@@ -16,14 +16,16 @@ import fcntl
 import socket
 import struct
 import termios
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
+from spillway_sidecar.proxy.compat import parse_mended
 from spillway_sidecar.proxy.errors import Outcome, Refusal, error_response, malformed
 from spillway_sidecar.proxy.framing import ChunkedBody, FramingError
 from spillway_sidecar.proxy.head import RequestHead, body_too_large, parse_request
 
 if TYPE_CHECKING:
     from spillway_sidecar.proxy.exchange import Exchange
+    from spillway_sidecar.proxy.listener import Listener
 
 WRITE_HIGH_BYTES = 64 * 1024
 PIPELINE_BYTES = 64 * 1024
@@ -31,28 +33,6 @@ LINGER_SECONDS = 2.0  # for the client to stop sending
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _NONE = b""
 _RESET = struct.pack("ii", 1, 0)
-
-
-class Site(Protocol):
-    """What stands behind a listener."""
-
-    clock: Any
-    connections: set[Downstream]
-    max_body_bytes: int
-    head_seconds: float
-    body_seconds: float
-    body_bytes_per_second: float
-    idle_seconds: float
-    draining: bool
-
-    def precheck(self, head: RequestHead) -> None:
-        """Raises `Refusal` for what can be refused by its head alone, before a long body is read."""
-
-    def handle(self, client: Downstream, head: RequestHead, body: bytes) -> None:
-        """Takes one request. Answers through `client`, or sets `client.exchange` and answers later. May raise `Refusal`."""
-
-    def refused(self, refusal: Refusal) -> None:
-        """Counts a refusal."""
 
 
 def _check_expectation(head: RequestHead) -> None:
@@ -70,6 +50,7 @@ class Downstream(asyncio.Protocol):
         "_chunked",
         "_closing",
         "_head",
+        "_held",
         "_pieces",
         "_read",
         "deadline",
@@ -78,7 +59,7 @@ class Downstream(asyncio.Protocol):
         "transport",
     )
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Listener) -> None:
         self.site = site
         self.transport: asyncio.Transport = None  # type: ignore[assignment]
         self.exchange: Exchange | None = None
@@ -88,6 +69,7 @@ class Downstream(asyncio.Protocol):
         self._pieces: list[bytes] | None = None
         self._chunked: ChunkedBody | None = None
         self._read = 0
+        self._held = 0  # bytes of a body half read, as the listener counts them
         self._body_since = 0.0
         self._closing = False
         self._blocked = False  # the client does not take in what was written
@@ -102,8 +84,19 @@ class Downstream(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
         self.transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
-        self.site.connections.add(self)
-        self.deadline = self.site.clock() + self.site.head_seconds
+        site = self.site
+        site.connections.add(self)
+        self.deadline = site.clock() + site.head_seconds
+        if len(site.connections) > site.max_connections or site.closed:
+            self._turn_away()
+
+    def _turn_away(self) -> None:
+        """One connection too many."""
+        if self.site.too_many_to_tell():
+            self._end()
+            self.transport.abort()
+        else:
+            self.refuse(self.site.turned_away())
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.site.connections.discard(self)
@@ -121,7 +114,14 @@ class Downstream(asyncio.Protocol):
             self.exchange = None
             exchange.client_gone()
         self._buffer = _NONE
+        self._let_body_go()
+
+    def _let_body_go(self) -> None:
+        """Nothing is half read any more."""
         self._head = self._pieces = self._chunked = None
+        if self._held:
+            self.site.unread_bytes -= self._held
+            self._held = 0
 
     def pause_writing(self) -> None:
         self._blocked = True
@@ -158,7 +158,12 @@ class Downstream(asyncio.Protocol):
     def _start(self, data: bytes, *, first: bool) -> None:
         site = self.site
         try:
-            head = parse_request(data, max_body_bytes=site.max_body_bytes)
+            limit = site.max_body_bytes
+            head = (
+                parse_mended(data, site.compat, max_body_bytes=limit)
+                if site.compat
+                else parse_request(data, max_body_bytes=limit)
+            )
             if head is None:
                 self._buffer = data
                 if first:
@@ -199,6 +204,11 @@ class Downstream(asyncio.Protocol):
     def _body(self, data: bytes) -> None:
         head = self._head
         assert head is not None  # noqa: S101
+        self._held += len(data)
+        full = self.site.hold(len(data))
+        if full is not None:
+            self.refuse(full)
+            return
         if self._chunked is not None:
             try:
                 rest = self._chunked.feed(data)
@@ -213,7 +223,6 @@ class Downstream(asyncio.Protocol):
                 self._allow_time()
                 return
             body = self._chunked.body()
-            self._chunked = None
         else:
             pieces = self._pieces
             assert pieces is not None  # noqa: S101
@@ -226,8 +235,7 @@ class Downstream(asyncio.Protocol):
             pieces.append(data[:need])
             rest = data[need:]
             body = _NONE.join(pieces)
-            self._pieces = None
-        self._head = None
+        self._let_body_go()
         self._buffer = rest
         try:
             self._dispatch(head, body)
@@ -316,7 +324,7 @@ class Downstream(asyncio.Protocol):
         self._closing = True
         self.exchange = None
         self._buffer = _NONE
-        self._head = self._pieces = self._chunked = None
+        self._let_body_go()
         self._read = self.transport.get_write_buffer_size()
         self.deadline = self.site.clock() + (self.site.body_seconds if self._read else LINGER_SECONDS)
 

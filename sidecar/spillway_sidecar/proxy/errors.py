@@ -45,6 +45,8 @@ class Outcome(enum.StrEnum):
     REQUEST_TIMEOUT = "request_timeout"
     SECRET_MISSING = "secret_missing"  # noqa: S105 - a reason, not a secret
     DRAINING = "draining"
+    PROXY_OVERLOADED = "proxy_overloaded"  # the proxy itself has more to do than it can
+    TOO_MANY_CONNECTIONS = "too_many_connections"
 
 
 class Refusal(Exception):

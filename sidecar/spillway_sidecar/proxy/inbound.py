@@ -17,6 +17,7 @@ from spillway_sidecar.proxy.downstream import Downstream
 from spillway_sidecar.proxy.errors import Outcome, Refusal
 from spillway_sidecar.proxy.exchange import Exchange
 from spillway_sidecar.proxy.head import RequestHead, ResponseHead
+from spillway_sidecar.proxy.listener import ClientLimits, Listener
 from spillway_sidecar.proxy.upstream import Target
 from spillway_sidecar.routing.classify import PATHS, estimate_tokens
 from spillway_sidecar.telemetry.stats import Histogram
@@ -30,7 +31,7 @@ _HEALTH: Final = b"/health"
 _PRIORITY: Final = re.compile(rb"-?[0-9]{1,3}")
 
 
-class InboundSite:
+class InboundSite(Listener):
     """What stands behind an inbound listener: one engine.
 
     `load_header` gives the value of `endpoint-load-metrics`; `engine_failed` is told of a refused or broken connection.
@@ -45,19 +46,11 @@ class InboundSite:
         engine_up: Callable[[], bool],
         engine_failed: Callable[[], None],
         id_prefix: str,
-        max_body_bytes: int = 10 * 1024 * 1024,
+        limits: ClientLimits | None = None,
         connect_seconds: float = 1.0,
     ) -> None:
-        self.clock = clock
-        self.now = clock()
-        self.connections: set[Downstream] = set()
-        self.max_body_bytes = max_body_bytes
-        self.head_seconds = 5.0
-        self.body_seconds = 10.0
-        self.body_bytes_per_second = 1024.0
-        self.idle_seconds = 300.0  # routers keep connections for 60 s: theirs is the choice
+        super().__init__(clock, limits or ClientLimits(), idle_seconds=300.0)  # routers keep connections for 60 s: theirs is the choice
         self.connect_seconds = connect_seconds
-        self.draining = False
         self.engine = engine
         self.limiter: Limiter[InboundExchange] = Limiter(256, 128)
         self.load_header = load_header

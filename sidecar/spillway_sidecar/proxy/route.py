@@ -18,6 +18,7 @@ from spillway_sidecar.proxy.attempt import NOT_ERRORS, RouteExchange
 from spillway_sidecar.proxy.downstream import Downstream
 from spillway_sidecar.proxy.errors import Outcome, Refusal
 from spillway_sidecar.proxy.head import RequestHead
+from spillway_sidecar.proxy.listener import ClientLimits, Listener
 from spillway_sidecar.proxy.models import models_response
 from spillway_sidecar.proxy.upstream import Target
 from spillway_sidecar.proxy.waiting import WaitingRoom
@@ -34,7 +35,7 @@ from spillway_wire.names import RequestType
 _MODELS: Final = b"/v1/models"
 
 
-class RouteSite:
+class RouteSite(Listener):
     """What stands behind a route listener. One per process; `swap` is the only way its configuration changes."""
 
     def __init__(
@@ -42,21 +43,14 @@ class RouteSite:
         *,
         clock: Callable[[], float],
         id_prefix: str,
-        max_body_bytes: int = 10 * 1024 * 1024,
+        limits: ClientLimits | None = None,
         decisions: DecisionRing | None = None,
         access_log: AccessLog | None = None,
         wall_clock: Callable[[], float] | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        self.clock = clock
-        self.now = clock()
-        self.connections: set[Downstream] = set()
-        self.max_body_bytes = max_body_bytes
-        self.head_seconds = 5.0
-        self.body_seconds = 10.0
-        self.body_bytes_per_second = 1024.0
-        self.idle_seconds = 120.0
-        self.draining = False
+        super().__init__(clock, limits or ClientLimits(), idle_seconds=120.0)
+        self.shed = 0.0  # the share of new requests that is refused since the proxy itself has too much to do
         self.table: RoutingTable[Pool[Target]] | None = None
         self.clusters: dict[str, Pool[Target]] = {}
         self.budgets: dict[str, RetryBudget] = {}
@@ -82,6 +76,8 @@ class RouteSite:
 
     def handle(self, client: Downstream, head: RequestHead, body: bytes) -> None:
         """Routes one request."""
+        if self.shed and self.random() < self.shed:
+            raise Refusal(503, Outcome.PROXY_OVERLOADED, "This proxy has too much to do.", retry_after=RETRY_AFTER_SECONDS)
         request_type = PATHS.get(head.target)
         if request_type is None or head.method != b"POST" or b"content-encoding" in head.fields:
             request_type = self._request_type(head)

@@ -72,7 +72,8 @@ class TrafficCollector(Collector):
             diverting.add_metric([each.route, each.rule, str(each.priority), each.cause], 1)
         yield from (requests, diverted, diverting, retries, tokens_in, tokens_out, ttft, duration, refused)
         for name, value in self._gauges().items():
-            yield GaugeMetricFamily(name, name.removeprefix("spillway_").replace("_", " ").capitalize() + ".", value=value)
+            family = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+            yield family(name, name.removeprefix("spillway_").replace("_", " ").capitalize() + ".", value=value)
 
 
 class RecoveryCollector(Collector):

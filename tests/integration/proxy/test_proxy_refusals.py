@@ -10,6 +10,8 @@ from tests.fakes.bad_requests import BAD, MAX_BODY_BYTES, SMUGGLED, UNWANTED
 from tests.fakes.proxy_bench import BODY, Bench, Reply, Router, config, post, until
 from tests.fakes.raw_engine import answers, reply
 
+from spillway_sidecar.proxy.listener import ClientLimits
+
 TYPES = {400: "invalid_request_error", 404: "invalid_request_error", 405: "invalid_request_error"}
 PARSER_WORDS = (b"msgspec", b"Traceback", b"regex", b"$.", b"`", b"Errno", b"Object missing", b"byte 0", b"line 1")
 
@@ -35,7 +37,7 @@ def assert_error(got: Reply, status: int) -> dict[str, Any]:
 
 async def _bench(bench: Bench) -> tuple[Router, Any]:
     engine = await bench.engine(answers(reply()))
-    return await bench.router(config(engine.port), max_body_bytes=MAX_BODY_BYTES), engine
+    return await bench.router(config(engine.port), limits=ClientLimits(max_body_bytes=MAX_BODY_BYTES)), engine
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -12,6 +12,7 @@ from tests.fakes.proxy_bench import post
 
 from spillway_sidecar.proxy.downstream import Downstream
 from spillway_sidecar.proxy.head import RequestHead
+from spillway_sidecar.proxy.listener import ClientLimits
 from spillway_sidecar.proxy.route import RouteSite
 
 GOOD = {
@@ -65,7 +66,7 @@ class Site(RouteSite):
     """Takes each request that a route listener would route, and answers at once."""
 
     def __init__(self) -> None:
-        super().__init__(clock=lambda: 0.0, id_prefix="t-", max_body_bytes=MAX_BODY_BYTES)
+        super().__init__(clock=lambda: 0.0, id_prefix="t-", limits=ClientLimits(max_body_bytes=MAX_BODY_BYTES))
         self.taken: list[tuple[bytes, bytes]] = []
 
     def handle(self, client: Downstream, head: RequestHead, body: bytes) -> None:
