@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from e2e.cluster import lifecycle, programs
+from e2e.cluster import image_builds, lifecycle, node, programs
 from e2e.cluster.layout import Tier
 from e2e.kubectl import Kubectl
+
+from spillway_wire import VERSION
 
 CRDS = Path(__file__).resolve().parents[1] / "crds"
 
@@ -63,8 +65,20 @@ def node_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lifecycle
         pytest.skip("the node tier needs root, for namespaces and containers: run `make e2e` as root to have it")
     if os.environ.get("KUBECONFIG"):
         pytest.skip("images are loaded into a cluster of the project's own only: unset KUBECONFIG to have the node tier")
+    if os.environ.get("E2E_NODE_STATE"):
+        yield lifecycle.running(Path(os.environ["E2E_NODE_STATE"]))
+        return
     with lifecycle.held(tmp_path_factory.mktemp("node") / "state", Tier.NODE) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def project_images(node_cluster: lifecycle.Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Our images, built from the Dockerfiles and known to the nodes; the folder with their archives."""
+    folder = tmp_path_factory.mktemp("images")
+    for component in image_builds.COMPONENTS:
+        node.load(node_cluster.layout, node_cluster.programs, image_builds.build(component, VERSION, folder))
+    return folder
 
 
 @pytest.fixture

@@ -7,24 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e.cluster import lifecycle, node, python_images
+from e2e.cluster import lifecycle
 from e2e.kubectl import Kubectl, eventually
 
-IMAGE = "docker.io/spillway/command:e2e"
+from spillway_wire import VERSION
+
+pytestmark = pytest.mark.usefixtures("project_images")
 
 
-@pytest.fixture(scope="module")
-def command_image(node_cluster: lifecycle.Cluster, tmp_path_factory: pytest.TempPathFactory) -> str:
-    archive = python_images.build(python_images.COMMAND, "e2e", tmp_path_factory.mktemp("images"))
-    node.load(node_cluster.layout, node_cluster.programs, archive)
-    return IMAGE
-
-
-def engine(image: str, *, node_name: str | None = None) -> list[dict[str, Any]]:
+def engine(*, node_name: str | None = None) -> list[dict[str, Any]]:
     """A simulated engine and its Service; on one node, if that is named."""
     container: dict[str, Any] = {
         "name": "engine",
-        "image": image,
+        "image": f"spillway/cli:{VERSION}",
         "imagePullPolicy": "Never",
         "args": ["sim-engine", "--host=0.0.0.0", "--port=8000", "--decode-rate=1000"],
         "securityContext": {"readOnlyRootFilesystem": True, "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
@@ -43,9 +38,9 @@ def engine(image: str, *, node_name: str | None = None) -> list[dict[str, Any]]:
     return [pod, {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "engine"}, "spec": spec}]
 
 
-def test_a_pod_of_our_image_serves_under_the_restricted_standard(on_node: Kubectl, command_image: str) -> None:
+def test_a_pod_of_our_image_serves_under_the_restricted_standard(on_node: Kubectl) -> None:
     on_node("label", "namespace", str(on_node.namespace), "pod-security.kubernetes.io/enforce=restricted")
-    on_node.apply(*engine(command_image))
+    on_node.apply(*engine())
     on_node("wait", "--for=condition=Ready", "pod/engine", "--timeout=60s")
 
     # From the machine, by the address of the Service.
@@ -71,13 +66,13 @@ def test_the_cluster_lives_in_namespaces_of_its_own(node_cluster: lifecycle.Clus
         assert Path(f"/proc/{process}/ns/{kind}").readlink() != Path(f"/proc/self/ns/{kind}").readlink()
 
 
-def test_a_second_node_joins_serves_and_is_drained(node_cluster: lifecycle.Cluster, on_node: Kubectl, command_image: str) -> None:
+def test_a_second_node_joins_serves_and_is_drained(node_cluster: lifecycle.Cluster, on_node: Kubectl) -> None:
     second = lifecycle.add_node(node_cluster)
-    on_node.apply(*engine(command_image, node_name=second))
+    on_node.apply(*engine(node_name=second))
     on_node("wait", "--for=condition=Ready", "pod/engine", "--timeout=60s")
     assert on_node.get("pod", "engine")["spec"]["nodeName"] == second
 
-    asker = engine(command_image, node_name=node_cluster.layout.first_node.name)[0] | {"metadata": {"name": "asker"}}
+    asker = engine(node_name=node_cluster.layout.first_node.name)[0] | {"metadata": {"name": "asker"}}
     on_node.apply(asker)
     on_node("wait", "--for=condition=Ready", "pod/asker", "--timeout=60s")
     ask = "import urllib.request as u; print(u.urlopen('http://engine/v1/models', timeout=10).status)"

@@ -10,15 +10,19 @@ COPY requirements/operator.lock requirements/
 RUN python -m pip --disable-pip-version-check --no-cache-dir install --require-hashes --no-deps --only-binary=:all: \
       --no-compile --target=/out/opt/dependencies --requirement=requirements/operator.lock \
  && rm -rf /out/opt/dependencies/bin
-COPY images/ images/
-RUN images/root.sh /out
-COPY operator/spillway_operator /out/opt/spillway/spillway_operator
-COPY sidecar/spillway_wire /out/opt/spillway/spillway_wire
-# Compiled ahead: nothing can be written in a container whose root is read-only. But for 70 MB of API models, of which few are used.
-RUN python -m compileall -q -j0 --invalidation-mode=unchecked-hash -x '/kubernetes/(aio/)?client/(api|models)/' /out/opt /out/usr/local/lib
+# 70 MB of generated API classes, imported one by one where they are asked for: we ask `kubernetes` for credentials only.
+RUN cd /out/opt/dependencies/kubernetes \
+ && find client/api client/models aio/client/api aio/client/models -name '*.py' ! -name __init__.py -delete
+COPY images/root.sh images/passwd images/group images/
+# Compiled ahead: nothing can be written in a container whose root is read-only.
+RUN images/root.sh /out && python -m compileall -q -j0 --invalidation-mode=unchecked-hash /out
+COPY operator/spillway_operator /code/opt/spillway/spillway_operator
+COPY sidecar/spillway_wire /code/opt/spillway/spillway_wire
+RUN python -m compileall -q -j0 --invalidation-mode=unchecked-hash /code
 
 FROM scratch
 COPY --from=build /out/ /
+COPY --from=build /code/ /
 ENV PATH=/usr/local/bin:/usr/bin:/bin \
     LANG=C.UTF-8 \
     PYTHONPATH=/opt/spillway:/opt/dependencies \

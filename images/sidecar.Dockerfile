@@ -10,15 +10,16 @@ COPY requirements/sidecar.lock requirements/
 RUN python -m pip --disable-pip-version-check --no-cache-dir install --require-hashes --no-deps --only-binary=:all: \
       --no-compile --target=/out/opt/dependencies --requirement=requirements/sidecar.lock \
  && rm -rf /out/opt/dependencies/bin
-COPY images/ images/
-RUN images/root.sh /out
-COPY sidecar/spillway_sidecar /out/opt/spillway/spillway_sidecar
-COPY sidecar/spillway_wire /out/opt/spillway/spillway_wire
+COPY images/root.sh images/passwd images/group images/
 # Compiled ahead: nothing can be written in a container whose root is read-only.
-RUN python -m compileall -q -j0 --invalidation-mode=unchecked-hash /out/opt /out/usr/local/lib
+RUN images/root.sh /out && python -m compileall -q -j0 --invalidation-mode=unchecked-hash /out
+COPY sidecar/spillway_sidecar /code/opt/spillway/spillway_sidecar
+COPY sidecar/spillway_wire /code/opt/spillway/spillway_wire
+RUN python -m compileall -q -j0 --invalidation-mode=unchecked-hash /code
 
 FROM scratch
 COPY --from=build /out/ /
+COPY --from=build /code/ /
 ENV PATH=/usr/local/bin:/usr/bin:/bin \
     LANG=C.UTF-8 \
     PYTHONPATH=/opt/spillway:/opt/dependencies \

@@ -1,56 +1,93 @@
-"""Steady traffic from this machine, open loop: what every request came to while something else went on.
+"""Steady traffic, open loop: what became of every request while something else went on.
 
-`python -m e2e.chart.steady URL SECONDS RATE` prints JSON: answers by outcome, and the first failures.
+`python -m e2e.chart.steady URL RATE` sends until its standard input ends, waits for what is under way, and prints JSON. It runs in
+the network namespace of the cluster's node (`traffic`), as a client in the cluster would.
+
+Half of the requests go over kept connections and half over one of their own each. Every 20th is a stream of some two seconds, so
+that there are always streams to be lost. Nothing is tried again: what a request comes to is counted once, with its reason.
 """
 
 import asyncio
+import contextlib
+import dataclasses
 import json
 import sys
-from collections import Counter
 from typing import Any
 
 import aiohttp
 
-LONG_EVERY = 10  # each tenth request is a stream of some seconds
-LONG_TOKENS, SHORT_TOKENS = 200, 3
-KEPT_FAILURES = 10
+STREAM_EVERY = 20
+STREAM_TOKENS, SHORT_TOKENS = 100, 3
+PATIENCE_SECONDS = 60.0
 
 
-async def ask(session: aiohttp.ClientSession, url: str, *, stream: bool) -> str:
-    """What became of one request: `ok`, or what went wrong."""
-    body = {"model": "chat", "stream": stream, "messages": [{"role": "user", "content": "hi"}]}
+@dataclasses.dataclass(slots=True)
+class Tally:
+    """What came of requests; for each way of failing how often, and the first time and request id."""
+
+    sent: int = 0
+    ok: int = 0
+    failures: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+
+    def add(self, reason: str | None, at: float, request_id: str | None) -> None:
+        self.sent += 1
+        if reason is None:
+            self.ok += 1
+        else:
+            seen = self.failures.setdefault(reason, {"times": 0, "first_after_seconds": round(at, 2), "request_id": request_id})
+            seen["times"] += 1
+
+
+async def ask(session: aiohttp.ClientSession, url: str, *, stream: bool) -> tuple[str | None, str | None]:
+    """Sends one request. Returns why it failed, None if it did not, and its id."""
+    tokens = STREAM_TOKENS if stream else SHORT_TOKENS
+    body = {"model": "steady", "stream": stream, "max_tokens": tokens, "messages": [{"role": "user", "content": "hi"}]}
+    request_id = None
+    kind = "stream" if stream else "short"
     try:
-        async with session.post(url, json={**body, "max_tokens": LONG_TOKENS if stream else SHORT_TOKENS}) as reply:
+        async with session.post(url, json=body) as reply:
+            request_id = reply.headers.get("x-request-id")
             text = await reply.read()
-            whole = not stream or text.rstrip().endswith(b"[DONE]")
-            return (
-                "ok"
-                if reply.status == 200 and whole
-                else f"{reply.status} {reply.headers.get('x-spillway-reason')} {text[-100:]!r}"
-            )
+            if reply.status != 200:
+                return f"{kind}: {reply.status} {reply.headers.get('x-spillway-reason')} {text[-150:]!r}", request_id
+            if stream and not text.rstrip().endswith(b"[DONE]"):
+                return f"{kind}: not whole, ends in {text[-100:]!r}", request_id
+            return None, request_id
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        return f"{type(error).__name__}: {error}"
+        return f"{kind}: {type(error).__name__}: {error}", request_id
 
 
-async def steady(url: str, seconds: float, rate: float, *, keep: bool) -> dict[str, Any]:
-    """All outcomes of requests sent for `seconds` at `rate`; `keep` connections, or one for each request."""
+async def steady(url: str, rate: float, stop: asyncio.Event, *, keep: bool) -> Tally:
+    """What became of requests sent at `rate` until `stop`; over kept connections, or one for each."""
     loop = asyncio.get_running_loop()
-    tasks = []
+    tally, under_way = Tally(), set[asyncio.Task[None]]()
+    begin = loop.time()
+
+    async def one(number: int) -> None:
+        reason, request_id = await ask(session, url, stream=number % STREAM_EVERY == 0)
+        tally.add(reason, loop.time() - begin, request_id)
+
     connector = aiohttp.TCPConnector(limit=0, force_close=not keep)
-    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(60)) as session:
-        begin = loop.time()
-        while (now := loop.time()) < begin + seconds:
-            tasks.append(asyncio.create_task(ask(session, url, stream=len(tasks) % LONG_EVERY == 0)))
-            await asyncio.sleep(max(0.0, begin + len(tasks) / rate - now))
-        outcomes = Counter(await asyncio.gather(*tasks))
-    failures = {text: count for text, count in outcomes.most_common() if text != "ok"}
-    return {"sent": len(tasks), "ok": outcomes["ok"], "failures": dict(list(failures.items())[:KEPT_FAILURES])}
+    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(PATIENCE_SECONDS)) as session:
+        number = 0
+        while not stop.is_set():
+            task = asyncio.create_task(one(number))
+            under_way.add(task)
+            task.add_done_callback(under_way.discard)
+            number += 1
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), max(0.0, begin + number / rate - loop.time()))
+        await asyncio.gather(*under_way)
+    return tally
 
 
-async def both(url: str, seconds: float, rate: float) -> list[dict[str, Any]]:
-    """Half of the traffic over kept connections, half over one for each request."""
-    return await asyncio.gather(*(steady(url, seconds, rate / 2, keep=keep) for keep in (True, False)))
+async def main(url: str, rate: float) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    loop.run_in_executor(None, lambda: (sys.stdin.read(), loop.call_soon_threadsafe(stop.set)))
+    kept, fresh = await asyncio.gather(*(steady(url, rate / 2, stop, keep=keep) for keep in (True, False)))
+    print(json.dumps({"kept": dataclasses.asdict(kept), "fresh": dataclasses.asdict(fresh)}))
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(both(sys.argv[1], float(sys.argv[2]), float(sys.argv[3])))))
+    asyncio.run(main(sys.argv[1], float(sys.argv[2])))

@@ -3,6 +3,7 @@
 import base64
 import subprocess
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from e2e.chart.releases import CHART, NAME, Helm, Release, installed
@@ -20,8 +21,8 @@ def certificate(kubectl: Kubectl) -> dict[str, str]:
     return data
 
 
-def webhook(kubectl: Kubectl) -> dict[str, str]:
-    found: dict[str, str] = kubectl.get("mutatingwebhookconfiguration", f"{NAME}-webhook-{kubectl.namespace}")["webhooks"][0]
+def webhook(kubectl: Kubectl) -> dict[str, Any]:
+    found: dict[str, Any] = kubectl.get("mutatingwebhookconfiguration", f"{NAME}-webhook-{kubectl.namespace}")["webhooks"][0]
     return found
 
 

@@ -11,7 +11,7 @@ from spillway.__main__ import main
 from spillway.run.standalone import FILE_NAME, Standalone, parse
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
-FOLDERS = sorted(path for path in EXAMPLES.iterdir() if path.is_dir())
+FOLDERS = sorted(path for path in EXAMPLES.iterdir() if path.is_dir() and path.name != "kubernetes")  # that is engines alone
 
 
 def test_there_are_examples():
@@ -25,7 +25,7 @@ def test_an_example_is_valid(folder: Path, capsys: pytest.CaptureFixture[str]):
 
 
 def test_the_examples_are_valid_side_by_side(capsys: pytest.CaptureFixture[str]):
-    assert main(["validate", str(EXAMPLES)]) == 0, capsys.readouterr().out
+    assert main(["validate", *map(str, FOLDERS)]) == 0, capsys.readouterr().out
     assert "warning" not in capsys.readouterr().out
 
 
