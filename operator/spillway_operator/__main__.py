@@ -98,6 +98,7 @@ class Operator:
             pace=settings.pace,
             policy=settings.weights,
             bounds=settings.pressure,
+            alone=cluster is None,
         )
         registry.register(WorldCollector(world, self.core.queue))
         registry.register(StreamCollector(self.discovery.info))

@@ -124,9 +124,9 @@ class FakePublisher:
             self.syncs[name] = NodeSync(node=self.syncs[name].node, connected_since=0.0, acked_version=self.current.version)
         self._tell()
 
-    def nack(self, name: str, *faults: Fault) -> None:
+    def nack(self, name: str, *faults: Fault, keeps: str | None = None) -> None:
         """A proxy refuses the current state."""
-        refusal = Refusal(version=self.current.version, errors=faults, at=0.0)
+        refusal = Refusal(version=self.current.version, errors=faults, at=0.0, keeps=keeps)
         self.syncs[name] = NodeSync(node=self.syncs[name].node, connected_since=0.0, refusal=refusal)
         self._tell()
 
@@ -138,7 +138,7 @@ class FakePublisher:
 class Bench:
     """A core on a bench: `step` moves time on and does what is due."""
 
-    def __init__(self, *, pace: Pace | None = None, figures_interval_seconds: float = 1.0) -> None:
+    def __init__(self, *, pace: Pace | None = None, figures_interval_seconds: float = 1.0, alone: bool = False) -> None:
         self.now = 100.0
         self.moment = MOMENT
         self.store = Store()
@@ -168,6 +168,7 @@ class Bench:
             pace=pace or Pace(),
             policy=WeightPolicy(),
             bounds=PressureBounds(),
+            alone=alone,
         )
         self.store.watch(self.core.on_change)
         self.publisher.attach(self.core)

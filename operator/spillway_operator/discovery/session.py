@@ -154,7 +154,7 @@ class Session:
         else:
             self.held = nack.version
             self.refused = offer.version
-            self.refusal = Refusal(version=offer.version, errors=nack.errors, at=now)
+            self.refusal = Refusal(version=offer.version, errors=nack.errors, at=now, keeps=nack.version)
         return Event.NACKED
 
     def wants(self, version: str) -> bool:

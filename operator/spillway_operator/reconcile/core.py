@@ -33,7 +33,7 @@ from spillway_operator.reconcile.status import StatusPass
 from spillway_operator.reconcile.world import World
 from spillway_operator.snapshot.builder import assemble
 from spillway_operator.store import BACKEND, ENDPOINTS, ROUTE
-from spillway_wire.messages import Node, Report
+from spillway_wire.messages import FaultReason, Node, Report
 
 CLAIMS = "Claims"  # kind of the key that stands for the model names of one namespace
 
@@ -69,8 +69,10 @@ class Core:
         pace: Pace,
         policy: WeightPolicy,
         bounds: PressureBounds,
+        alone: bool = False,
     ) -> None:
         self.world = world
+        self._alone = alone  # no lease gives epochs
         self.queue: DirtyQueue[ObjectKey] = DirtyQueue(rng=rng)
         self._status = status
         self._metrics = metrics
@@ -217,10 +219,23 @@ class Core:
 
     # -- the rest
 
+    def _overtake(self) -> None:
+        """Begins after the latest epoch that proxies refuse ours for. Without a lease epochs come from the wall clock, which may be set back."""
+        refusals = [sync.refusal for sync in self.world.nodes.values() if sync.refusal is not None]
+        stale = (r.keeps for r in refusals if r.keeps and any(fault.reason == FaultReason.STALE_EPOCH for fault in r.errors))
+        later = max((int(epoch) for kept in stale if (epoch := kept.partition(".")[0]).isdigit()), default=-1)
+        if later >= self.world.state.epoch:
+            _log.warning(
+                "core: proxies have heard of epoch %d, ours was %d: the clock has gone back", later, self.world.state.epoch
+            )
+            self.begin_term(later + 1)
+
     def _see_nodes(self) -> None:
         world = self.world
         world.nodes = {sync.node.id: sync for sync in world.publisher.nodes()}
         world.loads.retain(world.nodes)
+        if self._alone:
+            self._overtake()
         for gone in self._health.keys() - world.nodes.keys():
             del self._health[gone]
         before = set(world.draining)

@@ -25,6 +25,7 @@ class Refusal:
     version: str  # the version it was offered and refuses
     errors: tuple[Fault, ...]
     at: float  # the carrier's monotonic clock, seconds
+    keeps: str | None = None  # the version it goes on with
 
 
 @dataclass(frozen=True, slots=True)

@@ -353,6 +353,20 @@ def test_a_refusal_for_anothers_sake_is_shown_too(bench: Bench):
     assert "route/default/chat-two.rules[0]" in bench.message(CHAT, "Programmed")
 
 
+@pytest.mark.parametrize(("alone", "epoch"), [(True, 10), (False, 7)])
+def test_an_epoch_that_proxies_refuse_as_old_is_overtaken_where_no_lease_gives_it(alone: bool, epoch: int):
+    bench = Bench(alone=alone)
+    _served(bench)
+    bench.publisher.nack("fast-0", Fault(path="epoch", reason="StaleEpoch", message="?"), keeps="9.3")
+    bench.publisher.nack("fast-1", Fault(path="x", reason="Undecodable", message="?"), keeps="12.1")
+    bench.step()
+    assert bench.world.state.epoch == epoch
+    assert bench.publisher.current.version.startswith(f"{epoch}.")
+    version = bench.publisher.current.version
+    bench.step()
+    assert bench.publisher.current.version == version
+
+
 def test_an_endpoint_is_ready_when_its_sidecar_is_there_and_its_engine_is_up(bench: Bench):
     _served(bench)
     assert bench.store.documents(BACKEND)[0]["status"]["summary"]["endpoints"] == "2/2"
