@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from spillway_sidecar.proxy.call import OVER, STREAMING, WAITING, Call
 from spillway_sidecar.proxy.errors import Outcome, Refusal, interrupted_event
+from spillway_sidecar.proxy.framing import whole_events
 from spillway_sidecar.proxy.head import Fields, RequestHead, ResponseHead
 from spillway_sidecar.proxy.tail import TAIL_BYTES, usage, whole_stream
 
@@ -152,11 +153,14 @@ class Exchange(Call):
         """The reply has ended as its framing says. `data` is its rest; `boundary` the offset of the last chunk in it."""
         self.upstream = None  # before anything is written: the connection may be idle by now, and not ours to pause
         if self.events and not self._whole_stream(data):
-            if self._head_out and not data[:boundary]:
+            rest = data[:boundary]
+            if self._length == -1 and self.http11:
+                rest = whole_events(rest)
+            if self._head_out and not rest:
                 self.failed(Outcome.RESET, reused=False)
                 return
-            if data[:boundary]:
-                self.relay(data[:boundary])
+            if rest:
+                self.relay(rest)
             self._interrupt(Outcome.INTERRUPTED)
             return
         if self.state == WAITING and data and not self.reframed:

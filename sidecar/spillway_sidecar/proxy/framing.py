@@ -39,6 +39,33 @@ def _size(data: bytes, position: int) -> int:
     return size
 
 
+EVENT_END: Final = b"\n\n\r\n"
+_EVENT_ENDS: Final = (EVENT_END, b"\r\n\r\n\r\n", b"\r\r\r\n")
+
+
+def at_event_end(chunks: bytes) -> bool:
+    """Whether whole chunks of an SSE stream end where an event does."""
+    return chunks.endswith(_EVENT_ENDS)
+
+
+def whole_events(chunks: bytes) -> bytes:
+    """The start of such chunks that is whole events."""
+    if at_event_end(chunks):
+        return chunks
+    start = chunks[: chunks.rfind(EVENT_END) + len(EVENT_END)] if EVENT_END in chunks else b""
+    return start if whole_chunks(start) else b""
+
+
+def event_end(text: bytes) -> int:
+    """Where in a stream's text the last event has ended; 0 for none."""
+    return max((text.rfind(end) + len(end) for end in (b"\n\n", b"\r\n\r\n", b"\r\r") if end in text), default=0)
+
+
+def as_chunk(data: bytes) -> bytes:
+    """The data as one chunk; nothing for none, since an empty chunk would be the last."""
+    return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+
+
 class FramingError(ValueError):
     """The bytes are not chunked framing as we accept it."""
 

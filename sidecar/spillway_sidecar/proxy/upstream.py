@@ -12,7 +12,7 @@ import ssl
 from typing import TYPE_CHECKING, Final
 
 from spillway_sidecar.proxy.errors import Outcome
-from spillway_sidecar.proxy.framing import ChunkCursor, FramingError, whole_chunks
+from spillway_sidecar.proxy.framing import EVENT_END, ChunkCursor, FramingError, as_chunk, at_event_end, event_end, whole_chunks
 from spillway_sidecar.proxy.head import ResponseHead, parse_response
 from spillway_sidecar.scheduling.speed import ClusterSpeed
 from spillway_sidecar.scheduling.state import EndpointState
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 IDLE_SECONDS: Final = 60.0
 MAX_IDLE: Final = 1024
 MAX_INTERIM: Final = 8
+MAX_HELD_BYTES: Final = 65_536
 
 # _BETWEEN: a chunked reply of which nothing is held or half read; _CHUNKED: one that the cursor follows.
 CERTIFICATE_REFUSED: Final = "CertificateRefused"
@@ -177,8 +178,8 @@ class Upstream(asyncio.Protocol):
         if state == _HEAD:
             self.answered = True
             self._head(exchange, self._buffer + data if self._buffer else data)
-        elif state == _BETWEEN and whole_chunks(data):  # what a stream of events is nearly always made of
-            exchange.relay(data)
+        elif state == _BETWEEN and whole_chunks(data) and (data.endswith(EVENT_END) or not exchange.events):
+            exchange.relay(data)  # what a stream of events is nearly always made of
         elif data:
             self._body(exchange, data)
 
@@ -256,35 +257,48 @@ class Upstream(asyncio.Protocol):
     def _chunked(self, exchange: Call, data: bytes) -> None:
         cursor = self._cursor
         assert cursor is not None  # noqa: S101
-        # The cursor has seen the held bytes; they are the start of the chunk that goes on in `data`.
-        held, self._held = self._held, _NONE
+        slices: list[tuple[int, int]] | None = [] if exchange.events else None
+        between = cursor.whole and not self._held
         try:
-            end = cursor.advance(data)
+            end = cursor.advance(data, slices)
         except FramingError:
             self._broken(exchange)
             return
-        if cursor.done:
-            if end < len(data):
-                self._keep = False
-                data = data[:end]
-            boundary = cursor.boundary
+        if cursor.done and end < len(data):
+            self._keep = False
+            data = data[:end]
+        if slices is not None and not (
+            between and at_event_end(data[: cursor.boundary]) and (cursor.done or cursor.boundary == len(data))
+        ):
+            self._events(exchange, cursor, _NONE.join([data[a:b] for a, b in slices]))
+        elif cursor.done:
             self._release(exchange)
-            exchange.completed(held + data if held else data, len(held) + boundary if boundary else 0)
-            return
-        if exchange.events and not cursor.whole and len(held) + len(data) <= 65536:
-            # Events go out whole, so that an engine that dies leaves no half of one behind: hold the unfinished chunk.
-            boundary = cursor.boundary
-            if boundary:
-                self._held = data[boundary:]
-                data = data[:boundary]
-                exchange.partial = False
-            else:
-                self._held = held + data
-                return
+            exchange.completed(data, cursor.boundary)
         else:
             exchange.partial = not cursor.whole
-        self._state = _BETWEEN if cursor.whole else _CHUNKED
-        exchange.relay(held + data if held else data)
+            self._state = _BETWEEN if cursor.whole else _CHUNKED
+            exchange.relay(data)
+
+    def _events(self, exchange: Call, cursor: ChunkCursor, text: bytes) -> None:
+        """Part of a stream whose chunks do not end where events do: chunked anew, event by event.
+
+        So events go out whole, and an engine that dies leaves no half of one behind. One that is very large passes in parts.
+        """
+        if self._held:
+            text = self._held + text
+        end = event_end(text)
+        if cursor.done:
+            self._held = _NONE
+            self._release(exchange)
+            chunks = as_chunk(text[:end]) + as_chunk(text[end:])
+            exchange.completed(chunks + b"0\r\n\r\n", len(chunks))
+            return
+        if not end and len(text) > MAX_HELD_BYTES:
+            end = len(text)
+        self._held = text[end:]
+        self._state = _BETWEEN if cursor.whole and not self._held else _CHUNKED
+        if end:
+            exchange.relay(as_chunk(text[:end]))
 
     def _unframed(self, exchange: Call, data: bytes) -> None:
         """A chunked reply for a client that does not know chunks."""

@@ -232,7 +232,7 @@ async def test_a_stream_cut_anywhere_ends_with_one_error_event_after_whole_event
     events = [event(text).replace(b"\n", newline) for text in "abc"]
     raw = SSE_HEAD + b"".join(chunk(one) for one in events) + chunk(DONE) + LAST
     start = len(SSE_HEAD)
-    ends = [start + sum(len(chunk(one)) for one in events[: n + 1]) for n in range(3)]
+    ends = [start + sum(len(chunk(one)) for one in events[: n + 1]) - 2 for n in range(3)]  # the text is whole before its chunk is
     done = ends[-1] + len(chunk(DONE))
 
     def check(cut: int, got: Reply) -> None:
@@ -304,6 +304,25 @@ async def test_events_may_be_split_over_chunks_in_any_way(size: int):
         got = await router.ask(post(STREAM_BODY))
         assert (got.body, got.whole) == (text, True)
         assert len(engine.connections) == 1
+
+
+@pytest.mark.parametrize("size", [9, 40])
+async def test_a_stream_of_split_events_cut_anywhere_ends_with_whole_events_and_one_error_event(size: int):
+    events = [event("a"), event("b" * 30), event("c")]
+    text = b"".join(events) + DONE
+    raw = SSE_HEAD + b"".join(chunk(text[i : i + size]) for i in range(0, len(text), size)) + LAST
+    whole = {b"".join(events[:n]) for n in range(1, 4)}
+
+    def check(cut: int, got: Reply) -> None:
+        if got.status != 200:
+            assert cut < len(raw) // 2
+            return
+        payload, error = _streamed(got.body)
+        assert got.whole, cut
+        assert error is not None, cut
+        assert payload in whole or payload == text, cut
+
+    await _cut_everywhere(raw, post(STREAM_BODY), check)
 
 
 async def test_large_events_over_many_chunks_pass_and_are_not_mixed_when_cut():
