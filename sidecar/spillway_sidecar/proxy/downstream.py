@@ -160,9 +160,7 @@ class Downstream(asyncio.Protocol):
         try:
             limit = site.max_body_bytes
             head = (
-                parse_mended(data, site.compat, max_body_bytes=limit)
-                if site.compat
-                else parse_request(data, max_body_bytes=limit)
+                parse_mended(data, site.compat, max_body_bytes=limit) if site.compat else parse_request(data, max_body_bytes=limit)
             )
             if head is None:
                 self._buffer = data

@@ -49,7 +49,9 @@ class InboundSite(Listener):
         limits: ClientLimits | None = None,
         connect_seconds: float = 1.0,
     ) -> None:
-        super().__init__(clock, limits or ClientLimits(), idle_seconds=300.0)  # routers keep connections for 60 s: theirs is the choice
+        super().__init__(
+            clock, limits or ClientLimits(), idle_seconds=300.0
+        )  # routers keep connections for 60 s: theirs is the choice
         self.connect_seconds = connect_seconds
         self.engine = engine
         self.limiter: Limiter[InboundExchange] = Limiter(256, 128)
