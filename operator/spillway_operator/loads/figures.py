@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from spillway_wire.loads import TTFT_BUCKETS_SECONDS, Load
+
+_QUEUE_MIN: Final = 4
+_QUEUE_SHARE: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +23,7 @@ class EndpointLoad:
     load: Load
     age_seconds: float
     stale: bool
+    runs: int | None = None  # what its engine runs at once where that is less than the declared limit; None: nobody has seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +36,7 @@ class BackendLoad:
     queued: int = 0
     engine_waiting: int = 0
     running: int = 0
-    capacity: int = 0  # sum of the fresh endpoints' concurrency limits
+    capacity: int = 0  # what the fresh endpoints can run at once: the declared limits, or what engines have shown
     gpu_ratio: float | None = None
     kv_cache_ratio: float | None = None
     tokens_per_second: float | None = None
@@ -76,6 +81,25 @@ class NodeDiversion:
     message: str
 
 
+def runs_at_once(known: int | None, last: Load | None, load: Load) -> int | None:
+    """What an engine runs at once, by its load and the one before. A declared limit of 256 says little of one whose batch is 16.
+
+    It shows while requests wait in the engine: in two loads in a row, and at least a quarter of those that run, for a few may stand between
+    two of its steps. One that has just been emptied runs less than it can, so what is known falls by a tenth at a time at most; an engine
+    that runs more has disproved it.
+    """
+    running = load.engine_running or 0
+    if known is not None and running > known:
+        known = None
+    if last is None or not running or not _queues(last) or not _queues(load):
+        return known
+    return running if known is None else max(running, int(known * 0.9))
+
+
+def _queues(load: Load) -> bool:
+    return (load.engine_waiting or 0) >= max(_QUEUE_MIN, _QUEUE_SHARE * (load.engine_running or 0))
+
+
 def sum_loads(loads: Iterable[EndpointLoad | None]) -> BackendLoad:
     """The sums over endpoints; None (never reported) and stale ones count in `total` only. An engine that is down adds no capacity."""
     total = known = in_flight = queued = waiting = running = capacity = 0
@@ -93,7 +117,7 @@ def sum_loads(loads: Iterable[EndpointLoad | None]) -> BackendLoad:
         waiting += load.engine_waiting or 0
         running += load.in_flight if load.engine_running is None else load.engine_running
         if load.engine_up and not load.draining:
-            capacity += load.max_concurrency
+            capacity += load.max_concurrency if entry.runs is None else min(entry.runs, load.max_concurrency)
         for ratio, into in ((load.gpu_ratio, gpu), (load.kv_cache_ratio, cache), (load.tokens_per_second, tokens)):
             if ratio is not None:
                 into.append(ratio)

@@ -19,7 +19,15 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from spillway_operator.loads.figures import BackendLoad, EndpointLoad, NodeDiversion, NodeProblem, TrafficRates, sum_loads
+from spillway_operator.loads.figures import (
+    BackendLoad,
+    EndpointLoad,
+    NodeDiversion,
+    NodeProblem,
+    TrafficRates,
+    runs_at_once,
+    sum_loads,
+)
 from spillway_operator.loads.windows import BUCKETS, TrafficWindow, rates
 from spillway_wire.loads import ClusterProblem, Demand, Diversion, Load
 from spillway_wire.messages import Node, Report
@@ -47,6 +55,7 @@ class _NodeRecord:
     sequence: int = -1
     load: Load | None = None
     load_at: float = 0.0
+    runs: int | None = None  # what its engine runs at once, as far as is known
     heard_at: float = 0.0
     demand: tuple[Demand, ...] = ()
     problems: tuple[ClusterProblem, ...] = ()
@@ -101,6 +110,7 @@ class LoadStore:
         record.sequence = report.sequence
         record.heard_at = now
         if report.load is not None and node.role is Role.SIDECAR:  # a gateway has no endpoint to speak of
+            record.runs = runs_at_once(record.runs, record.load, report.load)
             record.load = report.load
             record.load_at = now
         record.demand = report.demand
@@ -159,7 +169,7 @@ class LoadStore:
         if record is None or record.load is None:
             return None
         age = max(0.0, now - record.load_at)
-        return EndpointLoad(load=record.load, age_seconds=age, stale=age >= self._stale_seconds)
+        return EndpointLoad(load=record.load, age_seconds=age, stale=age >= self._stale_seconds, runs=record.runs)
 
     def backend(self, endpoint_ids: Iterable[str], now: float) -> BackendLoad:
         """Sums over the endpoints of one backend."""

@@ -47,7 +47,7 @@ _log = logging.getLogger(__name__)
 class Pace:
     """How often things happen."""
 
-    weights_seconds: float = 0.5  # twice a report interval at most, so that a pressed backend is relieved within 3 s
+    weights_seconds: float = 0.5  # twice a report interval at most
     status_seconds: float = 1.0  # load figures are a second old at most
     status_spacing_seconds: float = 0.05  # a burst of acknowledgements is one pass
     status_share: float = 0.1  # of the time may go into status passes

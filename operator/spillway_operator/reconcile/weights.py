@@ -14,7 +14,7 @@ from collections import Counter
 
 from spillway_operator.api import ModelRoute, RouteRule
 from spillway_operator.balancing.pressure import Occupancy, PressureBounds, pressure, smooth
-from spillway_operator.balancing.weights import Share, WeightPolicy, effective, next_factors, worth_publishing
+from spillway_operator.balancing.weights import Share, WeightPolicy, effective, factors, next_courses, worth_publishing
 from spillway_operator.reconcile.world import World
 from spillway_operator.snapshot.translate import wire_name
 from spillway_operator.store import ROUTE
@@ -39,16 +39,16 @@ def tick(
                 continue
             key = (wire_name(route.key), rule.name)
             current.add(key)
-            factors = next_factors(declared, world.factors.get(key, {}), world.pressures, dt_seconds, policy)
-            world.factors[key] = factors
-            if worth_publishing(world.published_factors.get(key, {}), factors, policy):
-                world.published_factors[key] = factors
+            world.courses[key] = next_courses(declared, world.courses.get(key, {}), world.pressures, dt_seconds, policy)
+            computed = world.factors[key] = factors(world.courses[key])
+            if worth_publishing(world.published_factors.get(key, {}), computed, policy):
+                world.published_factors[key] = computed
                 moved = True
         if moved:
             redraft(world, route)
             changed += 1
     for gone in world.factors.keys() - current:
-        del world.factors[gone]
+        del world.factors[gone], world.courses[gone]
         world.published_factors.pop(gone, None)
     return changed
 
@@ -69,9 +69,9 @@ def redraft(world: World, route: ModelRoute) -> None:
     rules = []
     for rule in route.spec.rules:
         declared = shares(route, rule)
-        factors = world.published_factors.get((name, rule.name), {})
-        if any(factors.get(cluster, 1.0) != 1.0 for cluster in declared):
-            rules.append(RuleWeights(rule=rule.name, weights=effective(declared, factors)))
+        published = world.published_factors.get((name, rule.name), {})
+        if any(published.get(cluster, 1.0) != 1.0 for cluster in declared):
+            rules.append(RuleWeights(rule=rule.name, weights=effective(declared, published)))
     if rules:
         world.set_draft(Weights(name=name, rules=tuple(rules)))
     else:

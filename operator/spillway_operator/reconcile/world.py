@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from spillway_operator.api import ModelBackend, ModelRoute, ObjectKey
+from spillway_operator.balancing.weights import Course
 from spillway_operator.loads.store import LoadStore
 from spillway_operator.policies.facts import Conflict
 from spillway_operator.policies.hosts import AllowList
@@ -39,6 +40,7 @@ class World:
     nodes: dict[str, NodeSync] = field(default_factory=dict)  # connected proxies by id
     draining: dict[str, str] = field(default_factory=dict)  # node id -> boot id of the process that said it leaves
     pressures: dict[str, float | None] = field(default_factory=dict)  # by cluster, smoothed
+    courses: dict[RuleKey, dict[str, Course]] = field(default_factory=dict)  # by cluster, with what the next step must know
     factors: dict[RuleKey, dict[str, float]] = field(default_factory=dict)  # by cluster, as computed
     published_factors: dict[RuleKey, dict[str, float]] = field(default_factory=dict)  # ... as proxies have them
 

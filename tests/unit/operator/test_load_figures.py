@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from spillway_operator.loads.figures import BackendLoad, EndpointLoad, sum_loads, ttft_quantile
+from spillway_operator.loads.figures import BackendLoad, EndpointLoad, runs_at_once, sum_loads, ttft_quantile
 from spillway_wire.loads import TTFT_BUCKETS_SECONDS, Load
 
 
@@ -30,6 +30,23 @@ def test_stale_endpoints_count_in_the_total_only():
     stale = EndpointLoad(load=Load(in_flight=50, queued=9, max_concurrency=64), age_seconds=9.0, stale=True)
     load = sum_loads([stale, _fresh(Load(in_flight=2, queued=1, max_concurrency=64))])
     assert (load.total, load.known, load.in_flight, load.queued, load.capacity) == (2, 1, 2, 1, 64)
+
+
+def test_what_an_engine_runs_at_once_shows_while_requests_wait_in_it():
+    queue = Load(engine_running=16, engine_waiting=9)
+    assert runs_at_once(None, queue, queue) == 16
+    assert runs_at_once(None, Load(engine_running=16), queue) is None, "one sample may stand between two steps"
+    assert runs_at_once(None, queue, Load(engine_running=16, engine_waiting=3)) is None
+    assert runs_at_once(16, queue, Load(engine_running=10)) == 16
+    assert runs_at_once(16, queue, Load(engine_running=1, engine_waiting=5)) == 14, "it is being filled again"
+    assert runs_at_once(16, queue, Load(engine_running=17)) is None
+    assert runs_at_once(None, queue, Load(engine_waiting=9)) is None
+
+
+def test_capacity_is_what_engines_have_shown_where_that_is_less_than_declared():
+    load = Load(in_flight=20, max_concurrency=256)
+    known, unknown = EndpointLoad(load, 0.1, stale=False, runs=16), EndpointLoad(load, 0.1, stale=False)
+    assert sum_loads([known, unknown]).capacity == 16 + 256
 
 
 def test_queue_depth_is_what_waits_before_and_in_the_engine():
