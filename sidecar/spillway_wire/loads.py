@@ -37,6 +37,9 @@ class Load(Struct, frozen=True, omit_defaults=True):
     kv_cache_ratio: Ratio | None = None
     gpu_ratio: Ratio | None = None
     gpu_memory_ratio: Ratio | None = None
+    cpu_ratio: Ratio | None = None  # of the node, as is the next
+    memory_ratio: Ratio | None = None
+    adapters: Annotated[tuple[Annotated[str, Meta(max_length=256)], ...], Meta(max_length=32)] = ()  # LoRA adapters that are loaded
     waiting_tokens: TokenCount | None = None  # of `in_flight_tokens`, those of requests without a first token
 
 

@@ -30,6 +30,32 @@ class RequestType(enum.StrEnum):
     EMBEDDINGS = "Embeddings"
 
 
+class Scorer(enum.StrEnum):
+    """What a choice can go by, beside each other with weights. A test holds that each has its scorer."""
+
+    LOAD = "Load"
+    IN_FLIGHT = "InFlight"
+    QUEUE_DEPTH = "QueueDepth"
+    KV_CACHE = "KVCache"
+    GPU_UTILIZATION = "GPUUtilization"
+    PREFIX_AFFINITY = "PrefixAffinity"
+    SESSION_AFFINITY = "SessionAffinity"
+    LORA_AFFINITY = "LoRAAffinity"
+    LATENCY = "Latency"
+    SUCCESS_RATE = "SuccessRate"
+    COST = "Cost"
+
+
+class SchedulingProfile(enum.StrEnum):
+    """Scorers and weights by one name."""
+
+    DEFAULT = "Default"
+    BALANCED = "Balanced"
+    NODE_LOAD = "NodeLoad"
+    LEAST_REQUEST = "LeastRequest"
+    ROUND_ROBIN = "RoundRobin"
+
+
 class Provider(enum.StrEnum):
     """What kind of engine or service a backend is: which metrics it has and how it is asked."""
 

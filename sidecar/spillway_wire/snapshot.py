@@ -13,7 +13,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from spillway_wire.names import Provider, RequestType
+from spillway_wire.names import Provider, RequestType, SchedulingProfile, Scorer
 
 Name = Annotated[str, Meta(min_length=1, max_length=320)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
@@ -65,6 +65,28 @@ class Spill(Struct, frozen=True):
     max_wait_seconds: Seconds
 
 
+class ScorerWeight(Struct, frozen=True):
+    """How much a scorer counts beside the others."""
+
+    name: Scorer
+    weight: Annotated[int, Meta(ge=0, le=1000)] = 1
+
+
+class Scheduling(Struct, frozen=True):
+    """How backends and endpoints are chosen: a profile, and scorers that change its weights. `session_header` names a request's session."""
+
+    profile: SchedulingProfile = SchedulingProfile.DEFAULT
+    scorers: Annotated[tuple[ScorerWeight, ...], Meta(max_length=16)] = ()
+    session_header: Annotated[str, Meta(min_length=1, max_length=128)] = "x-session-id"
+
+
+class Cost(Struct, frozen=True):
+    """What a backend's tokens cost, in some currency that all backends of a rule share."""
+
+    input_per_million_tokens: Annotated[float, Meta(ge=0, le=1e9)]
+    output_per_million_tokens: Annotated[float, Meta(ge=0, le=1e9)]
+
+
 class Rule(Struct, frozen=True):
     """First matching rule wins; a rule without matches takes the rest."""
 
@@ -73,6 +95,7 @@ class Rule(Struct, frozen=True):
     matches: Annotated[tuple[Match, ...], Meta(max_length=16)] = ()
     fallback: Fallback | None = None
     spill: Spill | None = None
+    scheduling: Scheduling | None = None  # in place of the route's
 
 
 class Timeouts(Struct, frozen=True):
@@ -127,6 +150,7 @@ class Route(Struct, frozen=True, tag="route", tag_field="kind"):
     timeouts: Timeouts = Timeouts()
     retries: Retries = Retries()
     flow_control: FlowControl = FlowControl()
+    scheduling: Scheduling | None = None
 
 
 class SecretKeyRef(Struct, frozen=True):
@@ -171,6 +195,7 @@ class Cluster(Struct, frozen=True, tag="cluster", tag_field="kind"):
     limits: Limits = Limits()
     health: Health = Health()
     external: External | None = None
+    cost: Cost | None = None
 
 
 class Endpoint(Struct, frozen=True):

@@ -15,6 +15,9 @@ CRDS = Path(__file__).resolve().parents[2] / "crds"
 LONG = "25h"
 CHAT = [{"requestTypes": ["Chat"]}]
 WEIGHTLESS = ({"name": "a", "weight": 0}, {"name": "b", "weight": 0}, {"name": "c", "priority": 1})
+ROUND_ROBIN = {"profile": "RoundRobin", "scorers": [{"name": "Load"}]}
+NO_SCORER = {"scorers": [{"name": "Load", "weight": 0}]}
+NO_SESSION = {"sessionHeader": "x-session", "scorers": [{"name": "Load"}]}
 LEVELS = ({"name": "a"}, {"name": "b", "priority": 1})
 
 
@@ -54,6 +57,14 @@ EXAMPLES: tuple[Document, ...] = (
     route(timeouts={"connect": LONG}),
     route(timeouts={"admission": LONG}),
     route(flowControl={"maxWait": LONG}),
+    route(scheduling=ROUND_ROBIN),
+    route(scheduling=NO_SCORER),
+    route(scheduling=NO_SESSION),
+    route(scheduling={"profile": "Balanced"}),
+    _rules(rule(scheduling=ROUND_ROBIN)),
+    _rules(rule(scheduling=NO_SCORER)),
+    _rules(rule(scheduling=NO_SESSION)),
+    _rules(rule(scheduling={"scorers": [{"name": "Cost"}]})),
 )
 
 

@@ -18,7 +18,9 @@ from pydantic import Field, model_validator
 from spillway_operator.api.base import SpecModel, StatusModel
 from spillway_operator.api.durations import Duration
 from spillway_operator.api.fields import (
+    CURRENCY_PATTERN,
     LABEL_KEY_PATTERN,
+    MONEY_PATTERN,
     PATTERN_HINTS,
     SECRET_KEY_PATTERN,
     URL_PATH_PATTERN,
@@ -127,6 +129,23 @@ class Limits(SpecModel):
         le=100_000,
         description="Requests that may wait before one engine when it has no room; beyond it a request is refused and goes elsewhere."
         f" Only with pods. {DEFAULT_MAX_QUEUE} where left out.",
+    )
+
+
+class Cost(SpecModel):
+    """What the backend's tokens cost."""
+
+    input_per_million_tokens: str = Field(
+        max_length=16, pattern=MONEY_PATTERN, description='Price of a million prompt tokens as a decimal, e.g. "0.60".'
+    )
+    output_per_million_tokens: str = Field(
+        max_length=16, pattern=MONEY_PATTERN, description='Price of a million generated tokens as a decimal, e.g. "2.40".'
+    )
+    currency: str = Field(
+        default="USD",
+        max_length=3,
+        pattern=CURRENCY_PATTERN,
+        description="Currency of both, e.g. USD; backends are compared in one only.",
     )
 
 
@@ -255,6 +274,7 @@ class BackendSpec(SpecModel):
         default=None,
         description="How the engine is asked whether it is well. Only with pods, which are asked at /health each 5s where it is left out.",
     )
+    cost: Cost | None = Field(default=None, description="What its tokens cost, for routes that go by Cost.")
 
     @model_validator(mode="after")
     def _obey_rules(self) -> Self:

@@ -22,6 +22,8 @@ URL_PATH_PATTERN: Final = r"^/[!-~]*$"
 HEADER_NAME_PATTERN: Final = r"^[a-z0-9!#$%&'*+.^|~-]+$"
 HEADER_VALUE_PATTERN: Final = r"^([!-~]([\t -~]*[!-~])?)?$"
 CONDITION_WORD_PATTERN: Final = r"^[A-Za-z][A-Za-z0-9]*$"
+MONEY_PATTERN: Final = r"^[0-9]{1,7}(\.[0-9]{1,6})?$"
+CURRENCY_PATTERN: Final = r"^[A-Z]{3}$"
 DURATION_PATTERN: Final = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"
 
 DnsLabel = Annotated[str, Field(min_length=1, max_length=63, pattern=LABEL_PATTERN)]
@@ -47,5 +49,7 @@ PATTERN_HINTS: Final[dict[str, str]] = {
     HEADER_NAME_PATTERN: 'write it in lower case, without spaces, colons or _, e.g. "x-tier"',
     HEADER_VALUE_PATTERN: "use plain characters (ASCII), with no space at either end",
     CONDITION_WORD_PATTERN: "use letters and digits, e.g. BackendNotFound",
+    MONEY_PATTERN: 'write an amount with at most six digits after the point, in quotes, e.g. "0.60"',
+    CURRENCY_PATTERN: "write the currency's three letters, e.g. USD",
     DURATION_PATTERN: 'write a number with a unit (ms, s, m, h), e.g. "500ms", "10s", "1m30s"',
 }

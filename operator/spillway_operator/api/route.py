@@ -26,6 +26,8 @@ from spillway_operator.api.fields import (
 from spillway_operator.api.lists import ATOMIC, ListMap, ListSet, repeats
 from spillway_operator.api.meta import Conditions, ResourceModel
 from spillway_operator.api.rules import Location, Rule, check_spec
+from spillway_operator.api.scheduling import RULES as SCHEDULING_RULES
+from spillway_operator.api.scheduling import Scheduling
 from spillway_wire.names import RequestType
 
 MAX_LAGGING_NAMED: Final = 16
@@ -129,6 +131,7 @@ class RouteRule(SpecModel):
     spill: Spill | None = Field(
         default=None, description="Send on what would wait too long; it comes back when the wait has fallen to four fifths."
     )
+    scheduling: Scheduling | None = Field(default=None, description="By what endpoints and backends are chosen, in place of the route's.")
 
 
 class Timeouts(SpecModel):
@@ -324,6 +327,7 @@ RULES: Final = (
         message="promptTokens.min must not be greater than promptTokens.max: swap them, or remove one",
         find=_reversed_range,
     ),
+    *SCHEDULING_RULES,
 )
 
 
@@ -339,6 +343,9 @@ class RouteSpec(SpecModel):
     timeouts: Timeouts = Field(default=Timeouts(), description="How long a request may take.")
     retries: Retries = Field(default=Retries(), description="How often a request is tried again.")
     flow_control: FlowControl = Field(default=FlowControl(), description="How requests wait when every endpoint is busy.")
+    scheduling: Scheduling | None = Field(
+        default=None, description="By what endpoints and backends are chosen; the predicted wait where left out."
+    )
 
     @model_validator(mode="after")
     def _obey_rules(self) -> Self:

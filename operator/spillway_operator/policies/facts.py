@@ -65,6 +65,7 @@ class RefFacts:
     ready: bool = False
     priority: int = 0
     weight: float = 1.0  # effective
+    currency: str | None = None  # of its declared cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,7 @@ class RuleFacts:
     refs: tuple[RefFacts, ...]
     falls_back: bool = False  # it declares `fallback`
     spills: bool = False  # it declares `spill`
+    by_cost: bool = False
     passed: tuple[Passed, ...] = ()
 
 

@@ -29,6 +29,8 @@ RECONCILE_FAILED: Final = "ReconcileFailed"  # the operator failed on this objec
 
 BACKEND_NOT_FOUND: Final = "BackendNotFound"  # no ModelBackend of that name in the route's namespace
 BACKEND_NOT_ACCEPTED: Final = "BackendNotAccepted"  # it is there and is not accepted
+COST_MISSING: Final = "CostMissing"  # a rule goes by cost, and a backend of it declares none
+CURRENCIES_DIFFER: Final = "CurrenciesDiffer"  # a rule goes by cost, and its backends declare costs that cannot be compared
 
 # -- Programmed
 

@@ -51,7 +51,26 @@ def resolved_refs(facts: RouteFacts) -> Decision:
         if bad:
             text = names(f"backend {backend} of rule {rule}" for backend, rule in bad.items())
             return Decision(reasons.RESOLVED_REFS, Verdict.FALSE, _REASON_OF_STATE[state], f"{text}: {state.value}")
+    if (lacking := _costs(facts.rules)) is not None:
+        return lacking
     return Decision(reasons.RESOLVED_REFS, Verdict.TRUE, reasons.RESOLVED_REFS, "Every backend is found")
+
+
+def _costs(rules: Iterable[RuleFacts]) -> Decision | None:
+    """What hinders rules that go by cost: a backend that declares none counts as an average one, and currencies cannot be compared."""
+    for rule in rules:
+        if not rule.by_cost:
+            continue
+        lacking = [ref.backend for ref in rule.refs if ref.currency is None]
+        if lacking:
+            text = f"Rule {rule.name} goes by Cost, and backend {names(lacking)} declares none: add spec.cost to it"
+            return Decision(reasons.RESOLVED_REFS, Verdict.FALSE, reasons.COST_MISSING, text)
+        currencies = {str(ref.currency): ref.backend for ref in rule.refs}
+        if len(currencies) > 1:
+            held = names(f"{backend} in {currency}" for currency, backend in currencies.items())
+            text = f"Rule {rule.name} goes by Cost, and its backends declare different currencies: {held}; declare one currency"
+            return Decision(reasons.RESOLVED_REFS, Verdict.FALSE, reasons.CURRENCIES_DIFFER, text)
+    return None
 
 
 def programmed(facts: RouteFacts) -> Decision:

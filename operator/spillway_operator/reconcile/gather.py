@@ -124,15 +124,22 @@ def _rules(
                     ready=ready_backends.get(ObjectKey(BACKEND, namespace, ref.name), False),
                     priority=ref.priority,
                     weight=corrected.get(rule.name, {}).get(f"{namespace}/{ref.name}", float(ref.weight)),
+                    currency=_currency(world, f"{namespace}/{ref.name}"),
                 )
                 for ref in rule.backend_refs
             ),
             falls_back=rule.fallback is not None,
             spills=rule.spill is not None,
+            by_cost=(scheduling := rule.scheduling or route.spec.scheduling) is not None and scheduling.by_cost,
             passed=_passed(rule, diversions),
         )
         for rule in route.spec.rules
     )
+
+
+def _currency(world: World, cluster: str) -> str | None:
+    backend = world.backend(cluster)
+    return backend.spec.cost.currency if backend is not None and backend.spec.cost is not None else None
 
 
 def _passed(rule: RouteRule, diversions: tuple[NodeDiversion, ...]) -> tuple[facts.Passed, ...]:

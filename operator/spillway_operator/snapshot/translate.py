@@ -6,6 +6,7 @@ from spillway_operator.api import ModelBackend, ModelRoute, ObjectKey, RouteRule
 from spillway_operator.api.backend import External as DeclaredExternal
 from spillway_operator.api.route import FlowControl
 from spillway_operator.api.route import Match as DeclaredMatch
+from spillway_operator.api.scheduling import Scheduling
 from spillway_wire import snapshot as wire
 
 
@@ -28,6 +29,12 @@ def cluster_of(backend: ModelBackend) -> wire.Cluster:
         if health is None
         else wire.Health(path=health.path, interval_seconds=health.interval.seconds, timeout_seconds=health.timeout.seconds),
         external=None if spec.external is None else _external(spec.external),
+        cost=None
+        if spec.cost is None
+        else wire.Cost(
+            input_per_million_tokens=float(spec.cost.input_per_million_tokens),
+            output_per_million_tokens=float(spec.cost.output_per_million_tokens),
+        ),
     )
 
 
@@ -73,7 +80,17 @@ def route_of(route: ModelRoute) -> wire.Route:
             continue_streams=spec.retries.continue_streams,
         ),
         flow_control=_flow_control(spec.flow_control),
+        scheduling=_scheduling(spec.scheduling),
     )
+
+
+def _scheduling(scheduling: Scheduling | None) -> wire.Scheduling | None:
+    if scheduling is None:
+        return None
+    weights = tuple(wire.ScorerWeight(name=scorer.name, weight=scorer.weight) for scorer in scheduling.scorers)
+    if scheduling.session_header is None:
+        return wire.Scheduling(profile=scheduling.profile, scorers=weights)
+    return wire.Scheduling(profile=scheduling.profile, scorers=weights, session_header=scheduling.session_header)
 
 
 def _flow_control(flow: FlowControl) -> wire.FlowControl:
@@ -105,6 +122,7 @@ def _rule(rule: RouteRule, namespace: str) -> wire.Rule:
             latency_p95_seconds=None if fallback.latency_p95 is None else fallback.latency_p95.seconds,
         ),
         spill=None if rule.spill is None else wire.Spill(max_wait_seconds=rule.spill.max_wait.seconds),
+        scheduling=_scheduling(rule.scheduling),
     )
 
 

@@ -18,6 +18,7 @@ from spillway_sidecar.balancing.diversion import Diversion
 from spillway_sidecar.routing.classify import Facts
 from spillway_sidecar.routing.table import Backend, CompiledRule, PriorityGroup
 from spillway_sidecar.scheduling.filters.eligible import Candidate, Eliminated, eliminate
+from spillway_sidecar.scheduling.pickers.drawn import drawn
 from spillway_sidecar.scheduling.pool import Pool
 from spillway_sidecar.scheduling.request import View
 from spillway_sidecar.scheduling.state import EndpointState
@@ -87,10 +88,11 @@ def _within(
     backends, pick = group.backends, rule.profile.pick
     alone = len(backends) == 1
     if not alone:
-        backends = _by_weight(backends, view.random())
+        backends = drawn(backends, rule.profile.shares(backends, request, view), view.random())
     for backend in backends:
         if request.type not in backend.types:
             continue
+        request.adapter = backend.model
         target = pick(backend.cluster, request, view, tried, candidates)
         if target is None:
             continue
@@ -152,16 +154,3 @@ def seconds_to_room(rule: CompiledRule[Pool[E]], view: View) -> int:
 
 def _full(target: EndpointState, view: View) -> bool:
     return eliminate(target, (), view.routers, view.now) in _NO_ROOM
-
-
-def _by_weight(backends: tuple[Backend[Pool[E]], ...], draw: float) -> tuple[Backend[Pool[E]], ...]:
-    """The backends with one drawn by weight in front; the others follow in order, for when it has no room."""
-    total = 0.0
-    for backend in backends:
-        total += backend.weight
-    point = draw * total
-    for index, backend in enumerate(backends):
-        point -= backend.weight
-        if point < 0.0:
-            return (backend, *backends[:index], *backends[index + 1 :]) if index else backends
-    return backends

@@ -135,7 +135,15 @@ class Swapper:
             target.limit(cluster.limits.max_concurrency, cluster.limits.max_queue)
             self._arm(target, cluster)
             targets.append(target)
-        return Pool(cluster.name, targets, speed, before.peers if before else Peers(), before.prefixes if before else Recurrence())
+        cost = cluster.cost
+        return Pool(
+            cluster.name,
+            targets,
+            speed,
+            before.peers if before is not None else Peers(),
+            before.prefixes if before is not None else Recurrence(),
+            None if cost is None else (cost.input_per_million_tokens, cost.output_per_million_tokens),
+        )
 
     def _arm(self, target: Target, cluster: Cluster) -> None:
         """Makes the request heads ready, with the key if one is asked for."""

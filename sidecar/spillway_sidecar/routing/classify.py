@@ -28,6 +28,7 @@ class Facts(msgspec.Struct, gc=False):
     prompt_tokens: int
     prefix: int = 0
     session: int = 0
+    adapter: str = ""  # the model's name as it is sent upstream, set with the backend
     shared: float = -1.0  # this and `limit` are set by a picker
     limit: int = 0
 

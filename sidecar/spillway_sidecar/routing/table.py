@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import Any, Generic, TypeVar
 
 from spillway_sidecar.routing.classify import Facts
-from spillway_sidecar.scheduling.profile import DEFAULT, Profile
+from spillway_sidecar.scheduling.profile import DEFAULT, Profile, compile_profile
 from spillway_wire.names import RequestType
 from spillway_wire.snapshot import BackendRef, FlowControl, Match, Retries, Route, Rule, Timeouts, Weights
 
@@ -181,7 +181,8 @@ def _compile_rule(
     refs = sorted((ref for ref in rule.backends if ref.weight > 0), key=lambda ref: ref.priority)
     last = refs[-1].priority if refs else 0
     groups = tuple(group(priority, list(members)) for priority, members in groupby(refs, key=lambda ref: ref.priority))
-    return CompiledRule(rule.name, tuple(_compile_match(match) for match in rule.matches), groups)
+    matches = tuple(_compile_match(match) for match in rule.matches)
+    return CompiledRule(rule.name, matches, groups, compile_profile(rule.scheduling or route.scheduling))
 
 
 def _compile_flow(flow: FlowControl) -> CompiledFlow:

@@ -28,6 +28,7 @@ class Pool(Generic[E]):
     peers: Peers = field(default_factory=Peers)
     prefixes: Recurrence = field(default_factory=Recurrence)
     cost: tuple[float, float] | None = None
+    turn: int = 0  # of round robin
     homes: Homes[E] = field(init=False)
 
     def __post_init__(self) -> None:

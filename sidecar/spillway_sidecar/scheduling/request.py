@@ -12,6 +12,7 @@ class Request(Protocol):
     prompt_tokens: int  # estimated
     prefix: int  # of the start of its prompt
     session: int  # of the session that it belongs to
+    adapter: str  # the model's name as it is sent upstream
     shared: float  # set by a picker: how likely others begin like it; negative: not asked yet
     limit: int  # set by a picker: tokens that may wait before it where it goes, for the next best not to be better; 0: any
 

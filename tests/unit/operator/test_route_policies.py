@@ -203,3 +203,18 @@ def test_conditions_of_fallback_and_spill_are_there_where_they_are_declared():
 def test_weights_of_zero_share_nothing():
     rule = RuleFacts("all", (RefFacts("a", RefState.RESOLVED, ready=True, weight=0.0),))
     assert policies.backend_shares([rule]) == {"a": (0.0, True, False)}
+
+
+def test_a_rule_that_goes_by_cost_needs_the_cost_of_each_backend_in_one_currency():
+    dollars = RefFacts("a", RefState.RESOLVED, ready=True, currency="USD")
+    euros = RefFacts("b", RefState.RESOLVED, ready=True, currency="EUR")
+    free = RefFacts("c", RefState.RESOLVED, ready=True)
+
+    def found(*refs: RefFacts, by_cost: bool = True) -> tuple[Verdict, str]:
+        decision = policies.resolved_refs(RouteFacts(rules=(RuleFacts("r", refs, by_cost=by_cost),)))
+        return decision.status, decision.reason
+
+    assert found(dollars, free) == (Verdict.FALSE, "CostMissing")
+    assert found(dollars, euros) == (Verdict.FALSE, "CurrenciesDiffer")
+    assert found(dollars, dollars) == (Verdict.TRUE, "ResolvedRefs")
+    assert found(dollars, euros, free, by_cost=False) == (Verdict.TRUE, "ResolvedRefs")

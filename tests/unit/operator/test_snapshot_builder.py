@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from tests.fakes import resources
 from tests.fakes.operator_core import backend, endpoint, route
 
+from spillway_operator.api import ModelBackend, ModelRoute
 from spillway_operator.snapshot.builder import UndecodableResourceError, assemble, draft
 from spillway_operator.snapshot.state import EncodedResource, SnapshotState
 from spillway_operator.snapshot.translate import cluster_of, external_endpoint, route_of
 from spillway_wire import snapshot as wire
-from spillway_wire.names import Provider, RequestType
+from spillway_wire.names import Provider, RequestType, SchedulingProfile, Scorer
 
 EMPTY = SnapshotState(version="1.0", epoch=1)
 
@@ -207,3 +209,18 @@ def test_a_route_is_translated_field_by_field():
         timeouts=wire.Timeouts(10.0, 90.0, 300.0, 1.0, 0.25),
         retries=wire.Retries(3, 20, 5, True),
     )
+
+
+def test_scheduling_and_cost_reach_proxies_as_they_are_declared():
+    document = resources.route(
+        rules=[resources.rule("a", {"name": "x"}, {"name": "y"}, scheduling={"profile": "Balanced"})],
+        scheduling={"scorers": [{"name": "Load", "weight": 3}, {"name": "SessionAffinity"}], "sessionHeader": "x-chat"},
+    )
+    made = route_of(ModelRoute.model_validate(document))
+    assert made.scheduling == wire.Scheduling(
+        scorers=(wire.ScorerWeight(Scorer.LOAD, 3), wire.ScorerWeight(Scorer.SESSION_AFFINITY, 1)), session_header="x-chat"
+    )
+    assert made.rules[0].scheduling == wire.Scheduling(SchedulingProfile.BALANCED)
+    assert route_of(ModelRoute.model_validate(resources.route())).scheduling is None
+    cost = {"inputPerMillionTokens": "0.60", "outputPerMillionTokens": "2.4"}
+    assert cluster_of(ModelBackend.model_validate(resources.backend(cost=cost))).cost == wire.Cost(0.6, 2.4)
