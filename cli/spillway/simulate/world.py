@@ -115,7 +115,7 @@ class World:
                         open_requests -= self._engine(engine, now)
                 elif kind == _FAILURE:
                     open_requests -= self._failed(payload, now)
-                else:
+                elif arrival is not None:  # nobody is to be chosen any more after the last
                     self._timer(kind, payload, now)
             if progress is not None and not events % _PROGRESS_EVERY:
                 progress(heap[0][0] if heap else 0.0)
