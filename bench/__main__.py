@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 
-from bench import interpreter, machine, measure, ours, peers, report
+from bench import decisions, interpreter, machine, measure, ours, peers, report
 from bench.peers import OUT
 
 
@@ -91,6 +91,7 @@ def written(
     parts = [where, report.figures(results, report.COLUMNS, results.peers, "proxy", missing)]
     if any(name == report.OURS for name in results.peers):
         parts.append(report.bars(results, missing))
+        parts.append(decisions.table())
     if features.peers or left_out:
         parts.append(report.figures(features, report.FEATURE_COLUMNS, features.peers, "ours", left_out))
     return "\n\n".join(parts) + "\n"

@@ -20,8 +20,10 @@ examples:
   spillway explain 01JD4ZQ8W3 --cluster                        asks every proxy of the cluster that kubectl talks to
   spillway explain 01JD4ZQ8W3 -o json | jq '.attempts[0].candidates'
 
-A score is the load that the router saw, as a share of what the endpoint can hold: the lowest wins.
-A proxy keeps the records of its last requests in memory (--decisions, 1024). They hold no content.
+Without scorers a score is the predicted wait for the first token, in tokens of work: what waits before the request and its own, times the
+endpoint's slowness and failures. The lowest wins. With scorers it is their weighted sum, each beside it, and the highest wins.
+A proxy keeps the records of its last requests in memory (--decisions, 1024); its admin page /decisions gives all of them, one JSON
+object a line. They hold no content.
 
 exit codes: 0 done, 1 no such record or no proxy there, 2 the command line is wrong
 """
@@ -70,14 +72,14 @@ def lines(record: Mapping[str, Any]) -> list[str]:
         f"request    {record.get('requestId', '')}",
         f"asked      {record.get('type', '?')} of model {record.get('model', '?')}{streamed}, about {record.get('promptTokens', 0)} prompt tokens",
         f"matched    route {record.get('route') or '-'}, rule {record.get('rule') or '-'}",
-        f"by         snapshot {record.get('snapshot', '?')}, with {routers} router{'s' if routers != 1 else ''} at work",
+        f"by         profile {record.get('profile') or 'Default'}, snapshot {record.get('snapshot', '?')}, with {routers} router{'s' if routers != 1 else ''} at work",
     ]
     for number, attempt in enumerate(record.get("attempts") or [], 1):
-        told += _attempt(number, attempt)
+        told += _attempt(number, attempt, highest=record.get("best") == "highest")
     return [*told, f"outcome    {_outcome(record)}"]
 
 
-def _attempt(number: int, attempt: Mapping[str, Any]) -> list[str]:
+def _attempt(number: int, attempt: Mapping[str, Any], *, highest: bool) -> list[str]:
     chosen = attempt.get("endpoint")
     failure = attempt.get("failure")
     told = [
@@ -88,10 +90,20 @@ def _attempt(number: int, attempt: Mapping[str, Any]) -> list[str]:
         told.append(f"           {attempt['diverted']}")
     candidates = attempt.get("candidates") or []
     width = max((len(str(candidate.get("endpoint"))) for candidate in candidates), default=0)
-    scored = sorted((c for c in candidates if c.get("score") is not None), key=lambda c: (c.get("endpoint") != chosen, c["score"]))
+    sign = -1.0 if highest else 1.0
+    scored = sorted(
+        (c for c in candidates if c.get("score") is not None), key=lambda c: (c.get("endpoint") != chosen, sign * c["score"])
+    )
     for place, candidate in enumerate(scored):
         note = "chosen" if candidate.get("endpoint") == chosen else "runner-up" if place == 1 else ""
-        told.append(f"           {candidate.get('endpoint')!s:<{width}}  score {candidate['score']:.4f}  {note}".rstrip())
+        parts = ", ".join(f"{name} {value:g}" for name, value in (candidate.get("parts") or {}).items())
+        columns = (
+            f"{candidate.get('endpoint')!s:<{width}}",
+            f"score {candidate['score']:.4f}",
+            note,
+            f"({parts})" if parts else "",
+        )
+        told.append("           " + "  ".join(column for column in columns if column))
     told += [
         f"           {candidate.get('endpoint')!s:<{width}}  out: {candidate.get('eliminated') or 'not compared'}"
         for candidate in candidates

@@ -13,7 +13,7 @@ import signal
 import ssl
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -86,6 +86,7 @@ class Proxy:
                 config=self._config,
                 info=self.info,
                 explain=self._explain,
+                decisions=self._decisions,
                 drain=self._leave,
                 drained=lambda: drained(self._listeners(), settings.drain_seconds, self.clock, engine_up=self._engine_up),
             ),
@@ -216,6 +217,9 @@ class Proxy:
             return None
         resources = [msgspec.Raw(encode_resource(resource)) for _, resource in sorted(snapshot.resources.items())]
         return {"version": snapshot.version, "epoch": snapshot.epoch, "resources": resources}
+
+    def _decisions(self) -> Iterator[object]:
+        return (decision.as_dict() for decision in self.decisions.all()) if self.decisions is not None else iter(())
 
     def _explain(self, request_id: str) -> object:
         decision = self.decisions.find(request_id) if self.decisions is not None else None

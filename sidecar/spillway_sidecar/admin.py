@@ -14,6 +14,7 @@ are counted. There is no access log; a page that fails answers 500 and is logged
 | `/config` | the snapshot in force |
 | `/info` | state of the proxy's parts |
 | `/explain/{request id}` | the decision record of a request, or 404 |
+| `/decisions` | all records that are held, oldest first, one JSON object a line |
 | `POST /drain` | begins to drain; from this machine or pod only, since whoever may ask for it may take the proxy out |
 | `/drained` | waits until the proxy drains and nothing is under way; changes nothing, so that a kubelet may ask from anywhere |
 """
@@ -23,7 +24,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
@@ -47,6 +48,7 @@ _REASONS: Final = {
 _TEXT: Final = "text/plain; charset=utf-8"
 _METRICS: Final = "text/plain; version=0.0.4; charset=utf-8"
 _JSON: Final = "application/json"
+_JSON_LINES: Final = "application/x-ndjson"
 
 _Answer = tuple[int, str, bytes]  # status, content type, body
 
@@ -60,6 +62,7 @@ class AdminPages:
     config: Callable[[], object]
     info: Callable[[], Mapping[str, object]]
     explain: Callable[[str], object] = lambda _: None
+    decisions: Callable[[], Iterable[object]] = tuple
     drain: Callable[[], None] | None = None  # begins; None: not from here
     drained: Callable[[], Awaitable[bool]] | None = None  # whether it was done in time
 
@@ -79,6 +82,8 @@ class AdminPages:
                 return _page(self.info(), "")
             case ["explain", request_id]:
                 return _page(self.explain(unquote(request_id)), "no decision is kept under this request id")
+            case ["decisions"]:
+                return 200, _JSON_LINES, b"".join(msgspec.json.encode(record) + b"\n" for record in self.decisions())
             case _:
                 return _error(404, "no such page")
 

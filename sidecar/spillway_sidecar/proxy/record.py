@@ -22,6 +22,7 @@ def write_decision(exchange: RouteExchange, outcome: Outcome, now: float) -> Non
             exchange.request_id, facts.type, facts.model, facts.stream, facts.prompt_tokens, exchange.route.name, exchange.rule.name, site.version,
             site.routers, exchange.attempts, failures, outcome, exchange.status,
             exchange.first_byte_at - exchange.started if exchange.first_byte_at else None, now - exchange.started,
+            exchange.rule.profile.name, exchange.rule.profile.parts,
         )
     )  # fmt: skip
 

@@ -8,6 +8,8 @@ which costs each request ten times what the encoding does. What a reader sees is
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
+from typing import Final
 
 import msgspec
 
@@ -16,6 +18,9 @@ from spillway_wire.names import RequestType
 
 # One choice: the backend, the endpoint that won, what was compared, and why it went past an earlier priority.
 Attempt = tuple[str, str, list[Candidate], str | None]
+
+# What a predicted wait is made of: (tokens that wait before the request + its own) * slowness and health.
+WAIT: Final = ("aheadTokens", "ownTokens", "factor")
 
 
 class Decision(msgspec.Struct, gc=False, array_like=True):
@@ -36,6 +41,8 @@ class Decision(msgspec.Struct, gc=False, array_like=True):
     status: int
     ttft_seconds: float | None
     duration_seconds: float
+    profile: str = "Default"
+    scorers: tuple[str, ...] = ()  # whose scores the candidates have; none: they have predicted waits
 
     def as_dict(self) -> dict[str, object]:
         """Plain values for the admin page and `spillway explain`."""
@@ -48,6 +55,8 @@ class Decision(msgspec.Struct, gc=False, array_like=True):
             "promptTokens": self.prompt_tokens,
             "route": self.route,
             "rule": self.rule,
+            "profile": self.profile,
+            "best": "highest" if self.scorers else "lowest",
             "snapshot": self.snapshot,
             "routers": self.routers,
             "outcome": self.outcome,
@@ -60,18 +69,19 @@ class Decision(msgspec.Struct, gc=False, array_like=True):
                     "endpoint": endpoint,
                     "diverted": diverted,
                     "failure": failures[index] if index < len(failures) else None,
-                    "candidates": [_candidate(candidate) for candidate in candidates],
+                    "candidates": [_candidate(candidate, self.scorers or WAIT) for candidate in candidates],
                 }
                 for index, (backend, endpoint, candidates, diverted) in enumerate(self.attempts)
             ],
         }
 
 
-def _candidate(candidate: Candidate) -> dict[str, object]:
-    endpoint, verdict, _ = candidate
+def _candidate(candidate: Candidate, names: tuple[str, ...]) -> dict[str, object]:
+    endpoint, verdict, parts = candidate
     if isinstance(verdict, Eliminated):
         return {"endpoint": endpoint, "score": None, "eliminated": verdict.value}
-    return {"endpoint": endpoint, "score": round(verdict, 4), "eliminated": None}
+    made_of = {name: round(value, 4) for name, value in zip(names, parts, strict=False)}
+    return {"endpoint": endpoint, "score": round(verdict, 4), "parts": made_of, "eliminated": None}
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -99,6 +109,10 @@ class DecisionRing:
                 if decision.request_id == wanted:
                     return decision
         return None
+
+    def all(self) -> Iterator[Decision]:
+        """The records, oldest first."""
+        return (_decode(record) for record in tuple(self._ring))
 
     def info(self) -> dict[str, int]:
         """How many are held."""

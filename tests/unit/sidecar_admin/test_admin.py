@@ -30,7 +30,7 @@ class Parts:
         return {"id": request_id} if request_id in {"req-1", "a b"} else None
 
     def pages(self) -> AdminPages:
-        return AdminPages(lambda: self.ready, self.registry, lambda: self.config, self.info, self.explain)
+        return AdminPages(lambda: self.ready, self.registry, lambda: self.config, self.info, self.explain, lambda: ({"id": n} for n in range(2)))
 
 
 @pytest.fixture
@@ -103,6 +103,11 @@ async def test_json_pages(server: AdminServer, parts: Parts) -> None:
         assert (status, headers["content-type"], json.loads(body)) == (200, "application/json", expected)
     parts.config = b'{"version":"raw"}'
     assert (await get(server, "/config"))[2] == b'{"version":"raw"}'
+
+
+async def test_decisions_are_given_one_a_line(server: AdminServer) -> None:
+    status, headers, body = await get(server, "/decisions")
+    assert (status, headers["content-type"], body) == (200, "application/x-ndjson", b'{"id":0}\n{"id":1}\n')
 
 
 async def test_what_is_absent_is_a_404_in_json(server: AdminServer, parts: Parts) -> None:

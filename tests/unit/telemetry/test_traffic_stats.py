@@ -121,7 +121,7 @@ def test_metrics_are_the_counters():
 def _decision(request_id: bytes) -> Decision:
     return Decision(
         request_id, RequestType.CHAT, "m", True, 10, "r", "x", "1", 2,
-        (("c", "e0", [("e0", 1.23456, ()), ("e1", Eliminated.FULL, ())], None), ("c", "e1", [], "spilled: why")), ("upstream_reset",), "ok", 200, 0.1, 0.5,
+        (("c", "e0", [("e0", 1.23456, (0.5, 0.25, 2.0)), ("e1", Eliminated.FULL, ())], None), ("c", "e1", [], "spilled: why")), ("upstream_reset",), "ok", 200, 0.1, 0.5,
     )  # fmt: skip
 
 
@@ -141,10 +141,27 @@ def test_the_last_decisions_are_found_by_request():
             "endpoint": "e0",
             "diverted": None,
             "failure": "upstream_reset",
-            "candidates": [{"endpoint": "e0", "score": 1.2346, "eliminated": None}, {"endpoint": "e1", "score": None, "eliminated": "full"}],
+            "candidates": [
+                {"endpoint": "e0", "score": 1.2346, "parts": {"aheadTokens": 0.5, "ownTokens": 0.25, "factor": 2.0}, "eliminated": None},
+                {"endpoint": "e1", "score": None, "eliminated": "full"},
+            ],
         },
         {"backend": "c", "endpoint": "e1", "diverted": "spilled: why", "failure": None, "candidates": []},
     ]  # fmt: skip
+
+    assert [decision.request_id for decision in ring.all()] == [b"id-1", b"id-2"]
+
+
+def test_scores_are_told_by_the_scorers_names():
+    made_by = _decision(b"id")
+    made_by.profile, made_by.scorers = "NodeLoad", ("GPUUtilization", "KVCache")
+    ring = DecisionRing(1)
+    ring.add(made_by)
+    found = ring.find("id")
+    assert found is not None
+    shown = json.loads(json.dumps(found.as_dict()))
+    assert (shown["profile"], shown["best"]) == ("NodeLoad", "highest")
+    assert shown["attempts"][0]["candidates"][0]["parts"] == {"GPUUtilization": 0.5, "KVCache": 0.25}
 
 
 def test_the_access_log_is_one_line_of_json_a_request(tmp_path: Path):
