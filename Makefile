@@ -6,7 +6,6 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header
 EXAMPLE ?= examples/quickstart
-E2E_TIER := $(if $(filter 0,$(shell id -u)),node,control-plane)
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 REGISTRY ?= spillway
 BUILDER ?= $(shell for b in docker podman buildah; do command -v $$b && break; done)
@@ -26,7 +25,7 @@ e2e: e2e-tools  ## every test on a real Kubernetes: that of KUBECONFIG, or one m
 	$(BIN)/python -m pytest e2e $(ARGS)
 
 e2e-tools: .venv/dev.stamp  ## builds Kubernetes and downloads the rest, once, into the user's cache folder (Go 1.26; minutes)
-	@test -n "$$KUBECONFIG" || $(BIN)/python -m e2e.cluster tools --tier $(E2E_TIER) >/dev/null
+	@test -n "$$KUBECONFIG" || $(BIN)/python -m e2e.cluster tools >/dev/null
 
 e2e-clean:  ## removes what e2e-tools made, for all checkouts of this user
 	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/spillway/e2e"

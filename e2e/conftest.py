@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from e2e.cluster import image_builds, lifecycle, node, programs
+from e2e.cluster import image_builds, lifecycle, machine, node, programs
 from e2e.cluster.layout import Tier
 from e2e.kubectl import Kubectl
 
@@ -60,11 +60,11 @@ def ours(crds: Kubectl) -> Iterator[Kubectl]:
 
 @pytest.fixture(scope="session")
 def node_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lifecycle.Cluster]:
-    """A cluster whose pods run, of the project's own."""
-    if os.geteuid() != 0:
-        pytest.skip("the node tier needs root, for namespaces and containers: run `make e2e` as root to have it")
+    """A cluster whose pods run, of the project's own: made for this run, or the one of the state folder E2E_NODE_STATE."""
     if os.environ.get("KUBECONFIG"):
         pytest.skip("images are loaded into a cluster of the project's own only: unset KUBECONFIG to have the node tier")
+    if lacking := machine.lacks_for_nodes():
+        pytest.skip(lacking)
     if os.environ.get("E2E_NODE_STATE"):
         yield lifecycle.running(Path(os.environ["E2E_NODE_STATE"]))
         return

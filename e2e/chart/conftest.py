@@ -59,10 +59,10 @@ class Installed:
     users: Kubectl  # in that of the README's engines
     said: dict[str, str]  # what each block of commands printed
 
-    def under_load(self, rate: float) -> contextlib.AbstractContextManager[Traffic]:
+    def under_load(self, rate: float, most: int = 1_000_000) -> contextlib.AbstractContextManager[Traffic]:
         """Traffic to model `steady` through the gateway's Service, from the node."""
         address = self.system.get("service", "spillway-gateway")["spec"]["clusterIP"]
-        return traffic(self.cluster, f"http://{address}/v1/chat/completions", rate)
+        return traffic(self.cluster, f"http://{address}/v1/chat/completions", rate, most)
 
     def pods(self, kubectl: Kubectl, selector: str = "") -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = kubectl.get("pods", f"--selector={selector}")["items"]

@@ -1,14 +1,13 @@
 """Steady traffic, open loop: what became of every request while something else went on.
 
-`python -m e2e.chart.steady URL RATE` sends until its standard input ends, waits for what is under way, and prints JSON. It runs in
-the network namespace of the cluster's node (`traffic`), as a client in the cluster would.
+`python -m e2e.chart.steady URL RATE MOST` sends until its standard input ends, or MOST requests are sent, waits for what is under way,
+and prints JSON. It runs in the network namespace of the cluster's node (`traffic`), as a client in the cluster would.
 
 Half of the requests go over kept connections and half over one of their own each. Every 20th is a stream of some two seconds, so
 that there are always streams to be lost. Nothing is tried again: what a request comes to is counted once, with its reason.
 """
 
 import asyncio
-import contextlib
 import dataclasses
 import json
 import sys
@@ -57,8 +56,8 @@ async def ask(session: aiohttp.ClientSession, url: str, *, stream: bool) -> tupl
         return f"{kind}: {type(error).__name__}: {error}", request_id
 
 
-async def steady(url: str, rate: float, stop: asyncio.Event, *, keep: bool) -> Tally:
-    """What became of requests sent at `rate` until `stop`; over kept connections, or one for each."""
+async def steady(url: str, rate: float, most: int, stop: asyncio.Event, *, keep: bool) -> Tally:
+    """What became of requests sent at `rate` until `stop`, `most` of them at most; over kept connections, or one for each."""
     loop = asyncio.get_running_loop()
     tally, under_way = Tally(), set[asyncio.Task[None]]()
     begin = loop.time()
@@ -70,24 +69,28 @@ async def steady(url: str, rate: float, stop: asyncio.Event, *, keep: bool) -> T
     connector = aiohttp.TCPConnector(limit=0, force_close=not keep)
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(PATIENCE_SECONDS)) as session:
         number = 0
-        while not stop.is_set():
+        while number < most and not stop.is_set():
             task = asyncio.create_task(one(number))
             under_way.add(task)
             task.add_done_callback(under_way.discard)
             number += 1
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), max(0.0, begin + number / rate - loop.time()))
+            await asyncio.sleep(begin + number / rate - loop.time())
         await asyncio.gather(*under_way)
     return tally
 
 
-async def main(url: str, rate: float) -> None:
+async def main(url: str, rate: float, most: int) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    loop.run_in_executor(None, lambda: (sys.stdin.read(), loop.call_soon_threadsafe(stop.set)))
-    kept, fresh = await asyncio.gather(*(steady(url, rate / 2, stop, keep=keep) for keep in (True, False)))
+
+    def told() -> None:  # standard input has nothing to say but its end
+        loop.remove_reader(sys.stdin.fileno())
+        stop.set()
+
+    loop.add_reader(sys.stdin.fileno(), told)
+    kept, fresh = await asyncio.gather(*(steady(url, rate / 2, most // 2, stop, keep=keep) for keep in (True, False)))
     print(json.dumps({"kept": dataclasses.asdict(kept), "fresh": dataclasses.asdict(fresh)}))
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], float(sys.argv[2])))
+    asyncio.run(main(sys.argv[1], float(sys.argv[2]), int(sys.argv[3])))

@@ -1,9 +1,11 @@
 """What Helm makes of the chart, with its defaults and with everything on."""
 
+import os
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from e2e.chart import others_kinds
 from e2e.chart.releases import CHART, EVERYTHING, MONITORING, Helm
 from e2e.cluster import programs
 from e2e.kubectl import Kubectl
@@ -12,6 +14,7 @@ VARIANTS = {
     "defaults": (),
     "everything": EVERYTHING,
     "cert-manager": ("certificates.from=certManager",),
+    "an issuer": ("certificates.from=certManager", "certificates.certManager.issuerRef.name=mine"),
     "own certificate": ("certificates.from=secret", "certificates.secret=mine", "certificates.caBundle=PEM"),
     "little": ("gateway.enabled=false", "injection.enabled=false", "operator.replicas=1", "networkPolicy.enabled=false"),
 }
@@ -135,18 +138,33 @@ def test_wrong_values_are_refused_with_their_place(helm: Helm, value: str, words
     assert words in said.err
 
 
-@pytest.mark.parametrize("variant", ["defaults", "everything"])
+@pytest.fixture(scope="module")
+def kinds(kubectl: Kubectl) -> None:
+    """A cluster that knows the kinds of others, too."""
+    if os.environ.get("KUBECONFIG"):
+        pytest.skip(
+            "CRDs of cert-manager and the Prometheus operator are put into a cluster of the project's own only: unset KUBECONFIG"
+        )
+    folder = str(others_kinds.crds())
+    kubectl("apply", "--server-side", f"--filename={folder}")
+    kubectl("wait", "--for=condition=Established", "--timeout=30s", f"--filename={folder}")
+
+
+@pytest.mark.usefixtures("kinds")
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "own certificate"])
 def test_the_api_server_takes_it_without_a_warning(ours: Kubectl, variant: str) -> None:
-    """In a namespace that asks for Pod Security's level restricted."""
+    """Every object, with the schemas of all kinds, in a namespace that asks for Pod Security's level restricted."""
     ours(
         "label",
         "namespace",
         str(ours.namespace),
         *(f"pod-security.kubernetes.io/{mode}=restricted" for mode in ("enforce", "warn")),
     )
-    objects = [one for one in Helm(ours).template(*VARIANTS[variant]) if one["kind"] != "CustomResourceDefinition"]
+    made = Helm(ours).template(*VARIANTS[variant], kinds=MONITORING)
+    objects = [one for one in made if one["kind"] != "CustomResourceDefinition"]
     said = replace(ours, namespace=None).said(
-        "apply", "--server-side", "--dry-run=server", "--filename=-", given={"apiVersion": "v1", "kind": "List", "items": objects}
+        *("apply", "--server-side", "--dry-run=server", "--validate=strict", "--filename=-"),
+        given={"apiVersion": "v1", "kind": "List", "items": objects},
     )
     assert said.code == 0, said.err
     assert said.err == ""

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,15 +18,16 @@ END_SECONDS = 90.0
 
 @dataclass(slots=True)
 class Traffic:
-    """Requests at a steady rate since `begin`; `tallies` are there when it has ended."""
+    """Requests at a steady rate; `tallies` are there when it has ended."""
 
     rate: float
-    begin: float
+    sender: subprocess.Popen[str]
     tallies: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def due(self) -> int:
-        """How many requests are sent by now."""
-        return int((time.monotonic() - self.begin) * self.rate)
+    @property
+    def goes_on(self) -> bool:
+        """Whether more is to come: a number that was asked for is not reached, or the machine is behind with it."""
+        return self.sender.poll() is None
 
     @property
     def sent(self) -> int:
@@ -47,14 +47,14 @@ class Traffic:
 
 
 @contextmanager
-def traffic(cluster: lifecycle.Cluster, url: str, rate: float) -> Iterator[Traffic]:
+def traffic(cluster: lifecycle.Cluster, url: str, rate: float, most: int = 1_000_000) -> Iterator[Traffic]:
     """Sends from the node's network while the block runs; afterwards every request has come to its end, and is counted."""
-    command = [*in_network(cluster), sys.executable, "-m", "e2e.chart.steady", url, str(rate)]
+    command = [*in_network(cluster), sys.executable, "-m", "e2e.chart.steady", url, str(rate), str(most)]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=PROJECT
     ) as sender:
-        made = Traffic(rate, time.monotonic())
+        made = Traffic(rate, sender)
         try:
             yield made
         finally:

@@ -4,7 +4,7 @@ up      builds what is missing, starts a cluster and prints what `env` prints
 down    ends it and removes its state
 status  its programs; fails where it does not run as it should
 env     shell lines that make kubectl and helm speak to it: eval "$(python -m e2e.cluster env)"
-tools   only builds and downloads what a tier needs
+tools   only builds and downloads what a tier needs; without --tier, of the best that this machine can hold
 stop    kills a program of the cluster and keeps it away (kube-apiserver, etcd ...)
 start   lets it run again; `start node-2` adds a second node to the node tier
 load    makes an image (a docker or OCI archive) known to the nodes
@@ -18,13 +18,15 @@ import sys
 import time
 from pathlib import Path
 
-from e2e.cluster import keeping, lifecycle, node, programs
+from e2e.cluster import keeping, lifecycle, machine, node, programs
 from e2e.cluster.keeper import PROGRAMS
 from e2e.cluster.layout import ClusterError, Layout, Tier, default_state
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
+    if options.tier is None:
+        options.tier = machine.best_tier() if options.command == "tools" else Tier.CONTROL_PLANE
     state: Path = options.state or default_state(options.tier)
     try:
         return _run(options, state)
@@ -89,7 +91,7 @@ def _status(cluster: lifecycle.Cluster) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--tier", type=Tier, choices=list(Tier), default=Tier.CONTROL_PLANE)
+    shared.add_argument("--tier", type=Tier, choices=list(Tier), help="control-plane where left out")
     shared.add_argument("--state", type=Path, help="the cluster's state folder (default: .spillway/e2e-TIER in the checkout)")
     parser = argparse.ArgumentParser(
         prog="python -m e2e.cluster", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

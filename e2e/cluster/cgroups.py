@@ -8,6 +8,8 @@ from e2e.cluster.layout import ClusterError
 
 CGROUP = "spillway-e2e"
 _CGROUPS = Path("/sys/fs/cgroup")
+# All pods together are one group, which would have the processor time of one process of a busy machine.
+_SHARES, _WEIGHT = "16384", "1600"
 
 
 def remove_cgroups() -> None:
@@ -40,6 +42,9 @@ def make_cgroups(node: str) -> str:
     hierarchies = [_CGROUPS] if version_2 else [one for one in _CGROUPS.iterdir() if (one / "cgroup.procs").exists()]
     for hierarchy in hierarchies:
         (hierarchy / own).mkdir(parents=True, exist_ok=True)
+    for file, share in ((_CGROUPS / "cpu" / CGROUP / "cpu.shares", _SHARES), (_CGROUPS / CGROUP / "cpu.weight", _WEIGHT)):
+        if file.exists():
+            file.write_text(share)
     for folder in (CGROUP, own):
         if (_CGROUPS / "cpuset" / folder).exists():  # one of version 1 begins empty, and an empty one takes no process
             for name in ("cpuset.cpus", "cpuset.mems"):

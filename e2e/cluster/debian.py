@@ -72,7 +72,7 @@ def unpack(group: Group, folder: Path, *, whole: bool) -> None:
 def _apt(arguments: list[str], *, cwd: Path | None = None) -> str:
     done = subprocess.run(["apt-get", *arguments], cwd=cwd, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise ClusterError(f"apt-get {arguments[-1]} failed: {done.stderr.strip()}")
+        raise ClusterError(f"apt-get {arguments[-1]} failed (it needs the network, and Debian's sources): {done.stderr.strip()}")
     return done.stdout
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from string import Template
 
-from e2e.cluster import api, images, keeping, programs
+from e2e.cluster import api, images, keeping, machine, programs
 from e2e.cluster.keeper import PROGRAMS, STOPPED, keeper_of
 from e2e.cluster.layout import PROJECT, ClusterError, Layout, Tier
 from e2e.cluster.pki import write_pki
@@ -47,8 +47,8 @@ def up(state: Path, tier: Tier, *, hours: float | None = DEFAULT_HOURS) -> Clust
 
     Raises ClusterError with what to do, and leaves nothing running then.
     """
-    if tier is Tier.NODE and (os.geteuid() != 0 or sys.platform != "linux"):
-        raise ClusterError("the node tier needs root on Linux, for namespaces and containers")
+    if tier is Tier.NODE and (lacking := machine.lacks_for_nodes()):
+        raise ClusterError(lacking)
     have = programs.have(tier)
     if state.exists():
         if keeper_of(state) is not None:

@@ -103,8 +103,8 @@ def _built(group: GoGroup) -> Path:
     source = TOOLS / group.name
 
     def build(folder: Path) -> None:
-        environment = _go_environment(source)
-        version = _module_version(source, group.version_of) if group.version_of else "v0.0.0"
+        environment = go_environment(source)
+        version = module_version(source, group.version_of) if group.version_of else "v0.0.0"
         major, minor, _ = version.removeprefix("v").split(".", 2)
         flags = " ".join(["-s -w", *group.version_flags]).format(version=version, major=major, minor=minor)
         say(f"building {', '.join(group.programs)} {version} (once; minutes)")
@@ -113,12 +113,15 @@ def _built(group: GoGroup) -> Path:
         done = subprocess.run(command, cwd=source, env=environment | variables, stdout=sys.stderr, check=False)
         missing = [name for name in group.programs if not (folder / name).exists()]
         if done.returncode or missing:
-            raise ClusterError(f"`{' '.join(command)}` in {source} failed, see above; it made no {', '.join(missing)}")
+            raise ClusterError(
+                f"`{' '.join(command)}` in {source} failed, see above; it made no {', '.join(missing)}. "
+                "The first build downloads its modules: it needs the network, or a module proxy in GOPROXY"
+            )
 
-    return kept(f"{group.name}-{_digest(source)}", build)
+    return kept(f"{group.name}-{lock_digest(source)}", build)
 
 
-def _go_environment(source: Path) -> dict[str, str]:
+def go_environment(source: Path) -> dict[str, str]:
     """An environment in which `go` is the version that this Kubernetes builds with. Raises ClusterError with the remedy."""
     remedy = f"install Go {GO}, put it first on PATH, or point KUBECONFIG at a cluster that is there already"
     if shutil.which("go") is None:
@@ -135,14 +138,15 @@ def _go_environment(source: Path) -> dict[str, str]:
     raise ClusterError(f"Go {GO} is needed to build this Kubernetes, and `go` is {found or 'broken'}: {remedy}")
 
 
-def _module_version(source: Path, module: str) -> str:
+def module_version(source: Path, module: str) -> str:
     match = re.search(rf"^\s*(?:require )?{re.escape(module)} (v\S+)", (source / "go.mod").read_text(), re.MULTILINE)
     if match is None:
         raise ClusterError(f"{source}/go.mod does not require {module}")
     return match.group(1)
 
 
-def _digest(source: Path) -> str:
+def lock_digest(source: Path) -> str:
+    """Tells folders apart that were made from different locks, on different machines or by another Go."""
     digest = hashlib.sha256(f"{platform.machine()} {GO}".encode())
     for file in sorted(source.iterdir()):
         digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
