@@ -42,7 +42,7 @@ class Request:
 
     __slots__ = (
         "ahead", "arrived_at", "bound", "cost", "declined", "ended_at", "endpoint", "facts", "failed", "first_at", "hit", "id", "input_tokens", "made",
-        "output_tokens", "prefix", "prefix_tokens", "retried", "router", "sent_at", "tried",
+        "output_tokens", "prefix", "prefix_tokens", "probe", "retried", "router", "sent_at", "tried",
     )  # fmt: skip
 
     def __init__(self, id_: int, arrival: Arrival) -> None:
@@ -57,6 +57,7 @@ class Request:
         self.facts: Facts | None = None  # as the proxies would read it
         self.hit = False
         self.retried = False
+        self.probe = False  # of an endpoint that was out
         self.failed = False
         self.ahead = 0
         self.bound = 0  # tokens that may wait before it where it goes; 0: any

@@ -168,6 +168,7 @@ class World:
         self._schedule(engine)
         if policy.hears:
             self._reply(request, now)
+            policy.admitted(request, now)
         return False
 
     def _failed(self, request: Request, now: float) -> bool:

@@ -46,6 +46,9 @@ class Policy:
     def sent(self, request: Request, now: float) -> None:
         """It went to `request.endpoint`."""
 
+    def admitted(self, request: Request, now: float) -> None:
+        """The endpoint has taken it; its load was reported."""
+
     def first_token(self, request: Request, now: float) -> None:
         """Its first token came."""
 

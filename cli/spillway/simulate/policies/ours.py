@@ -86,8 +86,13 @@ class Ours(Policy):
 
     def sent(self, request: Request, now: float) -> None:
         state = self.views[request.router].pool.targets[request.endpoint]
-        state.sent(request.cost)
+        request.probe = state.sent(request.cost)
         request.ahead = state.awaits(request.cost)
+
+    def admitted(self, request: Request, now: float) -> None:
+        load = self.views[request.router].pool.targets[request.endpoint].load
+        if load is not None and load.waiting_tokens is not None and load.waiting_tokens >= request.cost:
+            request.ahead = load.waiting_tokens - request.cost
 
     def first_token(self, request: Request, now: float) -> None:
         state = self.views[request.router].pool.targets[request.endpoint]
@@ -98,7 +103,7 @@ class Ours(Policy):
         state = self.views[request.router].pool.targets[request.endpoint]
         if not ok:
             state.failed(now, hard=False, sent_at=request.sent_at)
-        state.done(request.cost)
+        state.done(request.cost, probe=request.probe)
         if request.first_at < 0.0:
             state.arrived(request.cost)
         if ok:
