@@ -22,7 +22,6 @@ class Arrival:
     at_seconds: float
     prompt_tokens: int
     output_tokens: int
-    prefix: int = 0  # requests of the same number begin with the same text
 
 
 @dataclass(slots=True)
@@ -43,31 +42,32 @@ class Sent:
         return self.first - self.began if self.first and self.status == 200 else float("inf")
 
 
-def poisson(
-    seed: int, phases: Sequence[tuple[float, float]], prompt: tuple[int, int], output: tuple[int, int], prefixes: int = 0
-) -> list[Arrival]:
+def poisson(seed: int, phases: Sequence[tuple[float, float]], prompt: tuple[int, int], output: tuple[int, int]) -> list[Arrival]:
     """Arrivals at random over phases of (seconds, requests a second)."""
     rng = random.Random(seed)
     trace, at, end = [], 0.0, 0.0
     for seconds, rate in phases:
         at, end = end, end + seconds
         while rate > 0 and (at := at + rng.expovariate(rate)) < end:
-            prefix = int(rng.paretovariate(1.2)) % prefixes + 1 if prefixes else 0
-            trace.append(Arrival(at, rng.randint(*prompt), rng.randint(*output), prefix))
+            trace.append(Arrival(at, rng.randint(*prompt), rng.randint(*output)))
     return trace
 
 
 def body(arrival: Arrival, model: str) -> bytes:
-    """The request; its text is of no meaning and of the right length."""
-    head = f"prefix {arrival.prefix} " * 200 if arrival.prefix else ""
+    """The request; its text is of no meaning, of the right length, and begins like no other's."""
     length = arrival.prompt_tokens * CHARACTERS_PER_TOKEN
-    text = (head[: length // 2] + "water " * (length // 6 + 1))[:length]
-    return f'{{"model":"{model}","stream":true,"max_tokens":{arrival.output_tokens},"messages":[{{"role":"user","content":"{text}"}}]}}'.encode()
+    text = (f"{arrival.at_seconds!r} " + "water " * (length // 6 + 1))[:length]
+    said = f'{{"model":"{model}","stream":true,"max_tokens":{arrival.output_tokens},"messages":[{{"role":"user","content":"{text}"}}]}}'
+    return said.encode()
 
 
-async def play(port: int, trace: Sequence[Arrival], model: str, connections: int = 8) -> list[Sent]:
-    """Sends a trace; returns when all have ended. Connections are kept and taken again, as clients do."""
-    idle = [await asyncio.open_connection("127.0.0.1", port, limit=1 << 20) for _ in range(connections)]
+Idle = list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
+
+
+async def play(port: int | Sequence[int], trace: Sequence[Arrival], model: str) -> list[Sent]:
+    """Sends a trace, to several ports in turn; returns when all have ended. Connections are kept and taken again, as clients do."""
+    ports = [port] if isinstance(port, int) else list(port)
+    idle: dict[int, Idle] = {each: [] for each in ports}
     begin = time.monotonic()
     records: list[Sent] = []
     tasks: set[asyncio.Task[None]] = set()
@@ -75,12 +75,13 @@ async def play(port: int, trace: Sequence[Arrival], model: str, connections: int
         await asyncio.sleep(max(0.0, begin + arrival.at_seconds - time.monotonic()))
         record = Sent(arrival, time.monotonic())
         records.append(record)
-        task = asyncio.create_task(_one(port, record, model, idle))
+        to = ports[len(records) % len(ports)]
+        task = asyncio.create_task(_one(to, record, model, idle[to]))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
     if tasks:
         await asyncio.wait(tasks, timeout=PATIENCE_SECONDS)
-    for _, writer in idle:
+    for _, writer in (connection for connections in idle.values() for connection in connections):
         writer.close()
     return records
 
@@ -88,7 +89,7 @@ async def play(port: int, trace: Sequence[Arrival], model: str, connections: int
 async def saturate(port: int, workers: int, seconds: float, model: str, prompt: tuple[int, int], output: tuple[int, int]) -> float:
     """Requests ended a second while `workers` are always under way; the first third is not counted."""
     rng = random.Random(5)
-    idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+    idle: Idle = []
     begin = time.monotonic()
     ended: list[float] = []
 
@@ -105,7 +106,7 @@ async def saturate(port: int, workers: int, seconds: float, model: str, prompt: 
     return sum(begin + seconds / 3 <= at < begin + seconds for at in ended) / (seconds * 2 / 3)
 
 
-async def _one(port: int, record: Sent, model: str, idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]) -> None:
+async def _one(port: int, record: Sent, model: str, idle: Idle) -> None:
     data = body(record.arrival, model)
     try:
         reader, writer = idle.pop() if idle else await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)

@@ -55,7 +55,7 @@ def choose(
             continue
         if spill is None and not waits:
             return (*found, candidates or [], diversion)
-        wait, backend, target = (_wait(found[1], view), *found)
+        wait, backend, target = (found[1].predicted_wait_seconds(view.now), *found)
         if spill is not None and wait > spill.limit_seconds:
             wait, backend, target = min([(wait, backend, target), *_waits(group, request, view, tried)], key=_first)
         waits.append((wait, group, backend, target))
@@ -104,10 +104,6 @@ def _within(
     return queued
 
 
-def _wait(target: EndpointState, view: View) -> float:
-    return target.turn.seconds(view.now) if target.turn is not None else 0.0
-
-
 def _waits(
     group: PriorityGroup[Pool[E]], request: Facts, view: View, tried: Collection[E]
 ) -> Iterator[tuple[float, Backend[Pool[E]], E]]:
@@ -119,7 +115,7 @@ def _waits(
         first = int(view.random() * len(targets)) if len(targets) > SCAN_WAITS else 0
         for target in (targets[first:] + targets[:first])[:SCAN_WAITS]:
             if eliminate(target, tried, view.routers, view.now) is None:
-                yield _wait(target, view), backend, target
+                yield target.predicted_wait_seconds(view.now), backend, target
 
 
 def _first(entry: tuple[float, object, object] | tuple[float, object, object, object]) -> float:

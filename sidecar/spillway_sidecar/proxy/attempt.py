@@ -374,6 +374,8 @@ class RouteExchange(Exchange):
         """Gives back what this request holds at an endpoint."""
         target.done(self.cost, probe=self._probe)
         self._probe = False
+        if target.turn is not None:
+            target.turn.ended(self.site.now, target.queue_now(self.site.now))
         if self.site.waiting.count:
             self.site.waiting.freed(self.backend, target)
         if self._awaits:

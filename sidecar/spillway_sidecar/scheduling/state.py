@@ -236,6 +236,17 @@ class EndpointState(EndpointHealth):
         hinted = self.reported_tokens + routers * self.sent_since_tokens
         return hinted if hinted > own else own
 
+    def queue_now(self, now: float) -> int:
+        """Requests that wait there by its last word and what this router has sent and seen end since; 0 of a queue that does not last."""
+        lasting = self.reported_waiting > 0 and self.reported_at - self.waiting_since >= LASTING_QUEUE_SECONDS
+        if not lasting or now - self.reported_at > STALE_SECONDS:
+            return 0
+        return max(0, self.reported_waiting + self.sent_since - self.finished_since)
+
+    def predicted_wait_seconds(self, now: float) -> float:
+        """How long one more request would wait for its turn; 0 where no rule has asked for it to be learned."""
+        return self.turn.seconds(now, self.queue_now(now)) if self.turn is not None else 0.0
+
     def queues(self, now: float) -> bool:
         """Whether one more request would wait there: its last word, if fresh, or this router's count against the learned limit."""
         if self.in_flight >= self.max_running:

@@ -87,7 +87,7 @@ class _Still(Turn):
         super().__init__()
         self._wait = wait
 
-    def seconds(self, now: float) -> float:
+    def seconds(self, now: float, queue: int = 0) -> float:
         return self._wait
 
 

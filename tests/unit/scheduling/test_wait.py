@@ -6,7 +6,10 @@ import random
 
 import pytest
 
+from spillway_sidecar.scheduling.speed import ClusterSpeed
+from spillway_sidecar.scheduling.state import EndpointState
 from spillway_sidecar.scheduling.wait import Turn
+from spillway_wire.loads import Load
 
 
 def at_work(turn: Turn, waiting: int, interval: float, count: int = 200, tokens: int = 100, start: float = 0.0) -> float:
@@ -86,6 +89,38 @@ def test_first_tokens_in_bursts_are_a_rate_all_the_same():
             turn.enter(100, now)
         now += rng.random() * 1e-3
     assert 1.0 < turn.seconds(now) < 4.0  # 16 that leave at 10 a second, and the margin
+
+
+def test_of_replies_that_do_not_stream_the_queue_is_as_long_as_it_is_told():
+    turn = Turn()
+    assert turn.seconds(0.0, queue=16) == 0.0, "nobody has ended yet"
+    for number in range(40):
+        turn.ended(number * 0.25, queue=16)
+    assert 4.0 <= turn.seconds(10.0, queue=16) <= 6.1
+    assert turn.seconds(10.0, queue=0) == 0.0
+    turn.ended(11.0, queue=0)
+    turn.ended(500.0, queue=3)
+    turn.ended(500.25, queue=3)
+    assert turn.seconds(501.0, queue=16) < 6.1, "time without a queue is not counted"
+
+
+def test_a_queue_that_is_told_counts_when_it_lasts():
+    state = EndpointState("e", True, ClusterSpeed())
+    assert state.predicted_wait_seconds(0.0) == 0.0, "no rule asks for it"
+    state.turn = Turn()
+    for number in range(12):
+        now = number * 0.5
+        state.report(Load(in_flight=16, engine_running=16, engine_waiting=8), now)
+        state.turn.ended(now, state.queue_now(now))
+        if number < 3:
+            assert state.queue_now(now) == 0
+    assert state.queue_now(6.0) == 8
+    state.sent(100)
+    state.sent(100)
+    state.done(100)
+    assert state.queue_now(6.0) == 9
+    assert state.predicted_wait_seconds(6.0) == pytest.approx(0.5 * (9 + 6.0))
+    assert state.queue_now(10.0) == 0, "the word is old"
 
 
 def test_those_that_leave_unserved_leave_nothing_behind():
