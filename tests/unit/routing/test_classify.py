@@ -60,10 +60,10 @@ def test_a_prompt_has_a_quarter_as_many_tokens_as_bytes_and_one_at_least(size: i
     ("body", "changed"),
     [
         (b'{"model":"m"}', b'{"model":"x"}'),
-        (b'{"a":{"model":"m"},"model" : "m"}', b'{"a":{"model":"m"},"model" : "x"}'),
+        (b'{"a":{"model":"m"},"model" : "m"}', b'{"a":{"model":"m"},"model":"x"}'),
         (b'{"a":["model","m"],"model":"m","b":"model"}', b'{"a":["model","m"],"model":"x","b":"model"}'),
-        (b'{"mod\\u0065l":"m","model2":"m"}', b'{"mod\\u0065l":"x","model2":"m"}'),
-        (b'{"model":"m","x":{},"model":"n"}', b'{"model":"x","x":{},"model":"x"}'),
+        (b'{"mod\\u0065l":"m","model2":"m"}', b'{"model":"x","model2":"m"}'),
+        (b'{"model":"m","x":{},"model":"n"}', b'{"model":"x","x":{}}'),
         (b'{"p":"\\"model\\":\\"m\\"","model":"m\\"q"}', b'{"p":"\\"model\\":\\"m\\"","model":"x"}'),
         (b'{"p":"say \\"model","model":"m"}', b'{"p":"say \\"model","model":"x"}'),
     ],
