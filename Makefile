@@ -34,6 +34,7 @@ check: .venv/dev.stamp  ## installs, then the linters: style, types, import rule
 	$(BIN)/ruff check --quiet
 	$(BIN)/ruff format --check --quiet
 	$(BIN)/mypy
+	$(BIN)/mypy e2e
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m spillway_operator.api.crdgen crds --check
 	$(BIN)/python -m spillway_operator.api.crdchart charts/spillway/templates/crds --check

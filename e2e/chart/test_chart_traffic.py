@@ -80,14 +80,19 @@ def test_operator_and_api_server_away_for_a_minute_and_no_request_fails(installe
 
 @pytest.mark.timeout(300)
 def test_a_node_is_drained_under_load_and_no_request_fails(installed: Installed, steady: Kubectl) -> None:
+    deployments = ((steady, ENGINE), (installed.system, GATEWAY), (installed.system, OPERATOR))
     second = lifecycle.add_node(installed.cluster)
+    installed.system("cordon", "node-1")
+    for kubectl, name in deployments:
+        kubectl("scale", name, "--replicas=3")
     try:
-        # Spread over both: pods stay where they are when a node comes.
-        for kubectl, name in ((steady, ENGINE), (installed.system, GATEWAY), (installed.system, OPERATOR)):
-            kubectl("rollout", "restart", name)
         settled(installed, steady)
-        for kubectl, selector in ((steady, "app=engine"), (installed.system, "app.kubernetes.io/component=gateway")):
-            assert second in {pod["spec"]["nodeName"] for pod in installed.pods(kubectl, selector)}
+        installed.system("uncordon", "node-1")
+        everywhere = [
+            *installed.pods(steady),
+            *installed.pods(installed.system, "app.kubernetes.io/component in (gateway,operator)"),
+        ]
+        assert sum(pod["spec"]["nodeName"] == second for pod in everywhere) == 3
         with installed.under_load(100.0) as traffic:
             time.sleep(2.0)
             installed.system("drain", second, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=55s")
@@ -96,8 +101,10 @@ def test_a_node_is_drained_under_load_and_no_request_fails(installed: Installed,
         assert traffic.lost == 0, traffic
         assert traffic.sent > 1000
     finally:
-        with contextlib.suppress(AssertionError):
-            installed.system("delete", "node", second)
+        for kubectl, name in deployments:
+            kubectl("scale", name, "--replicas=2")
+        installed.system("uncordon", "node-1")
+        installed.system("delete", "node", second)
         lifecycle.stop(installed.cluster, second)
 
 

@@ -233,13 +233,14 @@ def spoilt(draw: st.DrawFn) -> Document:
         for part in parents:
             node = node[part]
         change = draw(st.sampled_from(["replace", "remove", "add", "repeat"]))
+        repeats = change == "repeat" and isinstance(node, list)
         if change == "remove":
             del node[last]
         elif change == "add" and isinstance(node, dict):
             node[draw(st.sampled_from(["zzz", "name", "pods", "service", "health", "matches", "min", "weight"]))] = copy.deepcopy(
                 draw(_odd)
             )
-        elif change == "repeat" and isinstance(node, list):
+        elif repeats:
             node.append(copy.deepcopy(node[last]))
         else:
             node[last] = copy.deepcopy(draw(_odd))
