@@ -42,14 +42,14 @@ def _diverted(standalone: Standalone) -> dict[str, int]:
     found = {}
     for line in standalone.page("/metrics", gateway=True).splitlines():
         if line.startswith("spillway_diverted_total{"):
-            assert 'backend="default/provider"' in line
+            assert 'backend="default/outside"' in line
             found[line.partition('cause="')[2].partition('"')[0]] = int(float(line.rpartition(" ")[2]))
     return found
 
 
 def _active(standalone: Standalone) -> dict[str, Any]:
     """The route's status, the parts that tell what is active."""
-    status = standalone.object("modelroutes", "chat")["status"]
+    status = standalone.object("modelroutes", "busy")["status"]
     return {
         "active": {each["name"] for each in status["backends"] if each["active"]},
         "text": status["summary"].get("active", ""),
@@ -60,11 +60,11 @@ def _active(standalone: Standalone) -> dict[str, Any]:
 def _notes(standalone: Standalone, notes: set[str]) -> set[str]:
     """Adds what the decision records of a few more requests say of going past the pool, without the figures."""
     for _ in range(4):
-        body = json.dumps({"model": "chat", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}).encode()
+        body = json.dumps({"model": "busy", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}).encode()
         with urllib.request.urlopen(urllib.request.Request(standalone.api + "/chat/completions", data=body), timeout=20) as reply:
             record = standalone.page(f"/explain/{reply.headers['x-request-id']}", gateway=True)
         attempt = record["attempts"][0]
-        assert bool(attempt["diverted"]) == (attempt["backend"] == "default/provider")
+        assert bool(attempt["diverted"]) == (attempt["backend"] == "default/outside")
         notes.add((attempt["diverted"] or "").partition(":")[0])
     return notes
 
@@ -80,13 +80,13 @@ def _fault(standalone: Standalone, faults: dict[str, Any] | None) -> None:
 
 def test_the_excess_goes_out_and_comes_back(start: Callable[..., Standalone], provider: int):
     standalone = start(_example(provider))
-    with Traffic(standalone.port, rate=4, max_tokens=20) as calm:
+    with Traffic(standalone.port, rate=4, max_tokens=20, model="busy") as calm:
         time.sleep(1)
     assert not calm.failures
     assert _diverted(standalone) == {}
     assert _active(standalone)["active"] == {"pool"}
-    with Traffic(standalone.port, rate=60, max_tokens=20) as rush:
-        until(lambda: _active(standalone)["active"] == {"pool", "provider"}, "the spill shows in the status", 10)
+    with Traffic(standalone.port, rate=60, max_tokens=20, model="busy") as rush:
+        until(lambda: _active(standalone)["active"] == {"pool", "outside"}, "the spill shows in the status", 10)
         shown = _active(standalone)
         notes: set[str] = set()
         until(lambda: _notes(standalone, notes) == {"", "spilled"}, "records of requests that stayed, and of some that went on", 10)
@@ -101,7 +101,7 @@ def test_the_excess_goes_out_and_comes_back(start: Callable[..., Standalone], pr
     assert 'spillway_diverting{cause="PredictedWait"' in standalone.page("/metrics", gateway=True)
     until(lambda: _active(standalone)["active"] == {"pool"}, "it is over", 30)
     assert _active(standalone)["SpillActive"][:2] == ("False", "WithinBounds")
-    with Traffic(standalone.port, rate=4, max_tokens=20) as again:
+    with Traffic(standalone.port, rate=4, max_tokens=20, model="busy") as again:
         time.sleep(1)
     assert not again.failures
     assert _diverted(standalone) == spilled
@@ -110,14 +110,14 @@ def test_the_excess_goes_out_and_comes_back(start: Callable[..., Standalone], pr
 def test_a_pool_that_fails_is_left_and_returned_to(start: Callable[..., Standalone], provider: int):
     files = _example(provider)
     files["route.yaml"] = files["route.yaml"].replace(
-        "models: [chat]", "models: [chat]\n  retries: {maxAttempts: 3, budgetPercent: 100}"
+        "models: [busy]", "models: [busy]\n  retries: {maxAttempts: 3, budgetPercent: 100}"
     )
     standalone = start(files)
-    with Traffic(standalone.port, rate=20, max_tokens=4) as traffic:
+    with Traffic(standalone.port, rate=20, max_tokens=4, model="busy") as traffic:
         time.sleep(1)
         _fault(standalone, {"error": {"probability": 0.4}})
         until(lambda: "ErrorRate" in _diverted(standalone), "the pool is left", 15)
-        until(lambda: _active(standalone)["active"] == {"provider"}, "the status says so", 5)
+        until(lambda: _active(standalone)["active"] == {"outside"}, "the status says so", 5)
         shown = _active(standalone)
         _fault(standalone, None)
         until(lambda: _active(standalone)["active"] == {"pool"}, "the pool is returned to", 30)
