@@ -109,9 +109,7 @@ class Timeouts(Struct, frozen=True):
 
 
 class Retries(Struct, frozen=True):
-    """Attempts in all, the share of requests that may be retries (never below one in flight), the share that may be hedged, and
-    whether a stream that broke off goes on elsewhere.
-    """
+    """Attempts in all, the shares of requests that may be retries and hedges, and whether a stream that broke off goes on elsewhere."""
 
     max_attempts: Annotated[int, Meta(ge=1, le=5)] = 2
     budget_percent: Annotated[int, Meta(ge=0, le=100)] = 10
@@ -161,13 +159,17 @@ class SecretKeyRef(Struct, frozen=True):
 
 
 class External(Struct, frozen=True):
-    """A server outside: one address, an optional path prefix before `/chat/completions`, an optional bearer key."""
+    """A server outside: one address, an optional path prefix before `/chat/completions`, an optional bearer key.
+
+    `allowed_networks`: where its addresses may be although they are not of the public internet.
+    """
 
     host: Annotated[str, Meta(min_length=1, max_length=253)]
     port: Port
     tls: bool = True
     path_prefix: Annotated[str, Meta(max_length=512, pattern=r"^(/[!-.0-~]+)*$")] = "/v1"
     auth: SecretKeyRef | None = None
+    allowed_networks: Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=64)], ...], Meta(max_length=1024)] = ()
 
 
 class Limits(Struct, frozen=True):

@@ -1,8 +1,9 @@
 """Which hosts an external backend may name.
 
-TLS to any host but the machine's own addresses (loopback, link-local with the clouds' metadata service), plain http not at all;
-either only to hosts on the allow-list: names, addresses or networks. A name is judged as a name here. The proxy that connects
-looks at the address that it has become, and TLS holds whoever answers there to the name.
+TLS to any name, and to addresses of the public internet; plain http, and other addresses (of the machine itself, its network, the
+clouds' metadata services, private networks), only where they are on the allow-list: names, addresses or networks. A name is
+judged as a name here. The proxy that connects judges the addresses that it has become by the same rules, and TLS holds whoever
+answers there to the name.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from spillway_wire.addresses import is_outside
+
 LOOPBACK: Final = ("127.0.0.0/8", "::1", "localhost")
 
-_METADATA: Final = frozenset({ipaddress.ip_address("fd00:ec2::254")})  # those that are not link-local
+_EVERYWHERE: Final = ("0.0.0.0/0", "::/0")
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -53,6 +56,10 @@ class AllowList:
             return False
         return any(address in network for network in self.networks)
 
+    def networks_for(self, host: str) -> tuple[str, ...]:
+        """Where the addresses of this host may be beside the public internet: anywhere, if the host itself is allowed."""
+        return _EVERYWHERE if host in self else tuple(str(network) for network in self.networks)
+
 
 def refused(host: str, *, tls: bool, allowed: AllowList) -> str | None:
     """Why the host may not be used, with the remedy; None if it may."""
@@ -62,17 +69,13 @@ def refused(host: str, *, tls: bool, allowed: AllowList) -> str | None:
     if not tls:
         return f"spec.external.url: plain http to {host} is not allowed: use https, or {allow}"
     if _own(host):
-        return f"spec.external.url: {host} is an address of the machine itself: name a server outside, or {allow}"
+        return f"spec.external.url: {host} is no address of the public internet: name a server outside, or {allow}"
     return None
 
 
 def _own(host: str) -> bool:
-    """Whether this is no address of a server outside: loopback, link-local, unspecified, multicast, a metadata service."""
+    """Whether this is, by its form, no address of a server outside."""
     try:
-        address = ipaddress.ip_address(host)
+        return not is_outside(ipaddress.ip_address(host))
     except ValueError:
-        return host.lower() == "localhost"
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    address = mapped or address
-    unfit = address.is_loopback or address.is_link_local or address.is_unspecified or address.is_multicast
-    return unfit or address in _METADATA
+        return host.lower() == "localhost" or host.lower().endswith(".localhost")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from spillway_operator.api import ModelBackend, ModelRoute, ObjectKey, RouteRule
 from spillway_operator.api.backend import External as DeclaredExternal
 from spillway_operator.api.route import FlowControl
@@ -15,8 +17,8 @@ def wire_name(key: ObjectKey) -> str:
     return f"{key.namespace}/{key.name}"
 
 
-def cluster_of(backend: ModelBackend) -> wire.Cluster:
-    """The cluster that a backend is to proxies."""
+def cluster_of(backend: ModelBackend, networks_for: Callable[[str], tuple[str, ...]] = lambda _: ()) -> wire.Cluster:
+    """The cluster that a backend is to proxies. `networks_for`: where the addresses of an external host may be beside the internet."""
     spec = backend.spec
     health = spec.effective_health
     return wire.Cluster(
@@ -28,7 +30,7 @@ def cluster_of(backend: ModelBackend) -> wire.Cluster:
         health=wire.Health()
         if health is None
         else wire.Health(path=health.path, interval_seconds=health.interval.seconds, timeout_seconds=health.timeout.seconds),
-        external=None if spec.external is None else _external(spec.external),
+        external=None if spec.external is None else _external(spec.external, networks_for(spec.external.address.host)),
         cost=None
         if spec.cost is None
         else wire.Cost(
@@ -38,7 +40,7 @@ def cluster_of(backend: ModelBackend) -> wire.Cluster:
     )
 
 
-def _external(external: DeclaredExternal) -> wire.External:
+def _external(external: DeclaredExternal, allowed_networks: tuple[str, ...]) -> wire.External:
     address = external.address
     secret = external.auth.secret_ref if external.auth is not None else None
     return wire.External(
@@ -47,6 +49,7 @@ def _external(external: DeclaredExternal) -> wire.External:
         tls=address.tls,
         path_prefix=address.path_prefix,
         auth=None if secret is None else wire.SecretKeyRef(name=secret.name, key=secret.key),
+        allowed_networks=allowed_networks,
     )
 
 

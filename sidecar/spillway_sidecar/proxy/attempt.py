@@ -29,11 +29,12 @@ from spillway_sidecar.scheduling.filters.eligible import Candidate
 from spillway_sidecar.scheduling.health import Ejection
 from spillway_sidecar.scheduling.outliers import overdue
 from spillway_sidecar.scheduling.pool import Pool
+from spillway_sidecar.scheduling.scorers.scale import fresh
 from spillway_sidecar.scheduling.wait import Turn
 from spillway_sidecar.telemetry.decisions import Attempt
 from spillway_sidecar.telemetry.stats import BackendStats
 from spillway_wire.names import Admission
-from spillway_wire.orca import decode_load
+from spillway_wire.orca import decode_load, encode_load, encode_load_text
 
 if TYPE_CHECKING:
     from spillway_sidecar.proxy.route import RouteSite
@@ -63,7 +64,7 @@ class RouteExchange(Exchange):
     """One request on the route listener."""
 
     __slots__ = (
-        "_awaits", "_declines", "_fresh", "_late_at", "_probe", "_retrying", "_serial", "_turn", "_uncounted", "ahead", "attempts", "backend", "body", "budget", "cost", "facts", "failures", "hedge", "priority", "retries", "route", "rule",
+        "_awaits", "_declines", "_fresh", "_late_at", "_probe", "_retrying", "_serial", "_turn", "_uncounted", "ahead", "attempts", "backend", "body", "budget", "cost", "facts", "failures", "hedge", "load_format", "priority", "retries", "route", "rule",
         "sent_at", "stats", "ticket", "tried",
     )  # fmt: skip
 
@@ -92,6 +93,7 @@ class RouteExchange(Exchange):
         self._probe = False
         self._retrying = False
         self._declines = 0
+        self.load_format = fields.get(b"endpoint-load-metrics-format")
         self._uncounted = 0  # of `tried`
         self._turn: Turn | None = None
         budget = self.budget = self.site.budgets[route.name]
@@ -310,8 +312,9 @@ class RouteExchange(Exchange):
         self._attempt_failed(outcome, blame=True)
 
     def _attempt_failed(self, outcome: Outcome, *, blame: bool, status: int = 0, counts: bool = True) -> None:
-        """The attempt is over. It does not count where a sidecar that takes nothing has begun nothing, or where it was the router's own probe."""
-        counts = counts and not self._probe
+        """The attempt is over. It does not count where nothing can have begun (refused, or turned away), or where it was our own probe."""
+        if self._probe or (outcome is Outcome.CONNECT and self._uncounted < MAX_REFUSALS and self.route.retries.max_attempts > 1):
+            counts = False
         site = self.site
         now = site.now = site.clock()
         target = self.target
@@ -385,8 +388,8 @@ class RouteExchange(Exchange):
                 self._turn.left(self.cost)
 
     def take_load(self, target: Target, head: ResponseHead) -> None:
-        """What a sidecar says of its load, with the admission answer or the reply."""
-        if target.inbound:
+        """What a sidecar says of its load, with the admission answer or the reply; or an engine without one, which is asked to."""
+        if not target.external:
             target.heard_at = self.site.clock()
             value = head.fields.get(_LOAD_HEADER)
             load = decode_load(value) if value is not None else None
@@ -404,9 +407,12 @@ class RouteExchange(Exchange):
         target.limit_rate(retry_after_seconds(value, wall_clock() if wall_clock is not None else None), self.site.clock())
 
     def reply_fields(self, status: int) -> bytes:
-        """The request's id; an error's origin."""
+        """The request's id; an error's origin; the endpoint's load, where the client has asked for it."""
         if status >= 400:
             return b"x-request-id: %b\r\nx-spillway-reason: upstream_error\r\n" % self.request_id
+        if self.load_format is not None and self.target is not None and (load := fresh(self.target, self.site.clock())) is not None:
+            told = encode_load_text(load) if self.load_format.lower() == b"text" else encode_load(load)
+            return b"x-request-id: %b\r\nendpoint-load-metrics: %b\r\n" % (self.request_id, told)
         return b"x-request-id: %b\r\n" % self.request_id
 
     def streaming(self) -> None:

@@ -32,6 +32,7 @@ SUFFIXES: Final = {
     RequestType.COMPLETIONS: "/completions",
     RequestType.EMBEDDINGS: "/embeddings",
 }
+ASK_FOR_LOAD: Final = b"endpoint-load-metrics-format: JSON\r\n"  # vLLM and Triton then tell it with each reply
 Credential = Callable[[str, SecretKeyRef], str | None]
 
 
@@ -149,9 +150,11 @@ class Swapper:
         """Makes the request heads ready, with the key if one is asked for."""
         external = cluster.external
         if external is None:
-            target.heads = request_heads(target.host, target.port, tls=False, prefix="/v1")
+            ask = b"" if target.inbound else ASK_FOR_LOAD  # a sidecar tells it unasked
+            target.heads = request_heads(target.host, target.port, tls=False, prefix="/v1", extra=ask)
             target.mark(blocked=False)
             return
+        target.allowed_networks = external.allowed_networks
         bearer = self._credential(cluster.name, external.auth) if external.auth is not None else None
         target.mark(blocked=external.auth is not None and bearer is None)
         target.heads = request_heads(external.host, external.port, tls=external.tls, prefix=external.path_prefix, bearer=bearer)

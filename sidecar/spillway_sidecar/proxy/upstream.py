@@ -11,6 +11,7 @@ import contextlib
 import ssl
 from typing import TYPE_CHECKING, Final
 
+from spillway_sidecar.proxy.dial import AddressRefusedError, dial_outside
 from spillway_sidecar.proxy.errors import Outcome
 from spillway_sidecar.proxy.framing import EVENT_END, ChunkCursor, FramingError, as_chunk, at_event_end, event_end, whole_chunks
 from spillway_sidecar.proxy.head import ResponseHead, parse_response
@@ -31,7 +32,6 @@ CERTIFICATE_REFUSED: Final = "CertificateRefused"
 TLS_FAILED: Final = "TLSFailed"
 KEY_REFUSED: Final = "KeyRefused"
 ADDRESS_REFUSED: Final = "AddressRefused"
-LINK_LOCAL: Final = ("169.254.", "fe8", "fe9", "fea", "feb", "fd00:ec2::254")  # the clouds' metadata services are among them
 
 _IDLE, _HEAD, _LENGTH, _BETWEEN, _CHUNKED, _UNTIL_CLOSE, _DEAD = range(7)
 _NONE = b""
@@ -40,13 +40,14 @@ _NONE = b""
 class Target(EndpointState):
     """An endpoint with its address, its request heads made ready, and its idle connections."""
 
-    __slots__ = ("external", "heads", "host", "idle", "port", "server_name", "tls")
+    __slots__ = ("allowed_networks", "external", "heads", "host", "idle", "port", "server_name", "tls")
 
     def __init__(self, id_: str, host: str, port: int, inbound: bool, speed: ClusterSpeed) -> None:
         super().__init__(id_, inbound, speed)
         self.host = host
         self.port = port
         self.external = False
+        self.allowed_networks: tuple[str, ...] = ()  # where an external one's addresses may be beside the public internet
         self.tls: ssl.SSLContext | None = None
         self.server_name: str | None = None
         self.heads: dict[RequestType, bytes] = {}
@@ -54,11 +55,17 @@ class Target(EndpointState):
 
     async def dial(self) -> Upstream:
         """A fresh connection. Raises OSError; `ssl.SSLError` among them where TLS is what fails."""
-        loop = asyncio.get_running_loop()
         try:
-            _, protocol = await loop.create_connection(
-                lambda: Upstream(self), self.host, self.port, ssl=self.tls, server_hostname=self.server_name if self.tls else None
-            )
+            if self.external:
+                return await dial_outside(
+                    lambda: Upstream(self),
+                    self.host,
+                    self.port,
+                    tls=self.tls,
+                    server_name=self.server_name,
+                    allowed=self.allowed_networks,
+                )
+            _, protocol = await asyncio.get_running_loop().create_connection(lambda: Upstream(self), self.host, self.port)
         except ssl.SSLCertVerificationError as error:
             self.trouble = (
                 CERTIFICATE_REFUSED,
@@ -68,17 +75,10 @@ class Target(EndpointState):
         except ssl.SSLError as error:
             self.trouble = (TLS_FAILED, f"no TLS with {self.host}:{self.port}: {error.reason}")
             raise
-        if self.external:
-            self._check_address(protocol)
+        except AddressRefusedError as error:
+            self.trouble = (ADDRESS_REFUSED, str(error))
+            raise
         return protocol
-
-    def _check_address(self, protocol: Upstream) -> None:
-        """Raises OSError for a name that has become an address of the machine or its cloud; one given as such was allowed."""
-        address = str(protocol.transport.get_extra_info("peername")[0]).lower().removeprefix("::ffff:")
-        if address.startswith(LINK_LOCAL) and address != self.host:
-            protocol.abort()
-            self.trouble = (ADDRESS_REFUSED, f"{self.host} resolves to {address}, which is no server outside")
-            raise OSError(self.trouble[1])
 
     def close_idle(self, older_than: float | None = None) -> None:
         """Closes idle connections: all, or those idle since before `older_than`."""

@@ -307,6 +307,17 @@ async def test_a_kept_connection_that_broke_after_a_byte_is_a_failure():
         assert len(engine.calls) == 2
 
 
+async def test_connections_that_are_refused_do_not_use_attempts_up():
+    async with Bench() as bench:
+        good = await bench.engine(answers(reply()))
+        router = await bench.router(config(free_port(), free_port(), free_port(), good.port, budget=0))
+        for _ in range(10):
+            assert (await router.ask()).status == 200
+        assert [router.target(n).ejected for n in range(4)].count(Ejection.UNREACHABLE) >= 1
+        alone = await bench.router(config(free_port(), good.port, attempts=1))
+        assert sorted({(await alone.ask()).status for _ in range(20)}) == [200, 503], "one try is one try"
+
+
 async def test_when_all_are_gone_the_answer_is_quick_and_says_when_to_come_again():
     async with Bench() as bench:
         router = await bench.router(config(free_port(), free_port(), free_port()))

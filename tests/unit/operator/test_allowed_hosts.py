@@ -39,9 +39,13 @@ def test_tls_goes_anywhere():
         "::ffff:169.254.169.254",
         "0.0.0.0",
         "224.0.0.1",
+        "10.0.0.1",
+        "192.168.1.1",
+        "fd12::1",
+        "api.localhost",
     ],
 )
-def test_the_machines_own_addresses_need_leave_even_with_tls(host: str):
+def test_what_is_not_of_the_public_internet_needs_leave_even_with_tls(host: str):
     message = refused(host, tls=True, allowed=AllowList.of([]))
     assert message is not None
     assert f"--allow-host {host}" in message
@@ -62,3 +66,10 @@ def test_names_addresses_and_networks_can_be_allowed():
 def test_what_is_no_host_is_refused(entry: str, said: str):
     with pytest.raises(ValueError, match=said):
         AllowList.of([entry])
+
+
+def test_where_a_names_addresses_may_be():
+    allowed = AllowList.of(["models.corp", "10.0.0.0/8", "192.0.2.7"])
+    assert allowed.networks_for("api.example.com") == ("10.0.0.0/8", "192.0.2.7/32")
+    assert allowed.networks_for("models.corp") == ("0.0.0.0/0", "::/0")
+    assert allowed.networks_for("10.1.2.3") == ("0.0.0.0/0", "::/0")

@@ -148,6 +148,13 @@ def test_an_external_backend_becomes_a_cluster_with_one_endpoint():
     assert external_endpoint(cluster) == wire.Endpoint(id="default/far/external", host="api.example.com", port=443)
 
 
+def test_an_external_backend_says_where_its_addresses_may_be():
+    declared = backend("far", external={"url": "https://api.example.com/v1"})
+    cluster = cluster_of(declared, lambda host: (f"{host} is asked for",))
+    assert cluster.external is not None
+    assert cluster.external.allowed_networks == ("api.example.com is asked for",)
+
+
 def test_an_external_backend_without_a_key_has_no_auth():
     cluster = cluster_of(backend("near", external={"url": "http://127.0.0.1:11434/v1"}))
     assert cluster.external == wire.External(host="127.0.0.1", port=11434, tls=False, path_prefix="/v1")
