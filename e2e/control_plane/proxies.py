@@ -1,6 +1,7 @@
 """Pretend proxies on real streams: they take every update, answer as they should, and keep the time of each."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,6 +26,13 @@ class PretendProxy:
     decode: bool = True
 
     async def run(self, session: aiohttp.ClientSession, url: str, report_seconds: float | None) -> None:
+        """For ever: a leader that could not renew its term in time closes its streams."""
+        while True:
+            with contextlib.suppress(aiohttp.ClientError):
+                await self._stream(session, url, report_seconds)
+            await asyncio.sleep(0.5)
+
+    async def _stream(self, session: aiohttp.ClientSession, url: str, report_seconds: float | None) -> None:
         node = Node(id=self.name, role=Role.SIDECAR, boot_id="b", namespace=self.namespace, pod=self.name)
         async with session.ws_connect(url + DISCOVERY_PATH, max_msg_size=2**26, compress=0) as socket:
             await socket.send_str(encode(Hello(node=node)).decode())

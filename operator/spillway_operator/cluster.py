@@ -2,7 +2,7 @@
 
 A replica's life: it reads everything, and its core works on it as the leader's does. Then it runs for the Lease. While it leads,
 publications pass the gate, the discovery port is open, and statuses and Events are written. When its term is over, also because
-nobody answers its renewals, it publishes and writes nothing more and closes the port with all streams at once, before another
+nobody answers its renewals, it publishes and writes nothing more at once, and closes the port with all streams before another
 replica can lead: one that is cut off from the API server and not from the proxies does not keep them. They go on with what they
 have, and are where somebody leads within seconds.
 
@@ -192,11 +192,18 @@ class Cluster:
             self._core.begin_term(epoch)
         self._set_door(opened=True)
 
-    def on_lost(self, reason: str) -> None:
-        """We do not lead any more."""
+    def on_lost(self, reason: str, spare_seconds: float) -> None:
+        """We do not lead any more. A term that is regained before another replica can lead goes on with the streams there are."""
         self.sink.clear()
         self.events.clear()
-        self._set_door(opened=False)
+        if spare_seconds > 0:
+            asyncio.get_running_loop().call_later(spare_seconds, self._close_unless_leading)
+        else:
+            self._set_door(opened=False)
+
+    def _close_unless_leading(self) -> None:
+        if not self.leads():
+            self._set_door(opened=False)
 
     def _may_pass(self, now: float) -> bool:
         if not self.election.leads(now):

@@ -75,7 +75,7 @@ class Run:
             def on_term(self, epoch: int) -> None:
                 run.epochs.append(epoch)
 
-            def on_lost(self, reason: str) -> None:
+            def on_lost(self, reason: str, spare_seconds: float) -> None:
                 pass
 
         return Election(

@@ -106,6 +106,7 @@ class Replica:
 
     def __init__(self, server: LeaseServer, name: str, clock: list[float]) -> None:
         self.told: list[str] = []
+        self.spare_seconds = 0.0
         self.clock = clock
         self.election = Election(
             server,  # type: ignore[arg-type]
@@ -120,8 +121,9 @@ class Replica:
     def on_term(self, epoch: int) -> None:
         self.told.append("term")
 
-    def on_lost(self, reason: str) -> None:
+    def on_lost(self, reason: str, spare_seconds: float) -> None:
         self.told.append("lost")
+        self.spare_seconds = spare_seconds
 
     @property
     def leads(self) -> bool:
@@ -180,6 +182,7 @@ async def test_a_leader_stops_by_itself_before_another_may_begin(pair: Pair):
         await one.turn()
     assert led_until < TIMING.deadline_seconds < TIMING.duration_seconds
     assert one.told == ["term", "lost"]
+    assert led_until + one.spare_seconds < TIMING.duration_seconds
     server.away = False
     await two.turn()
     assert not one.leads
