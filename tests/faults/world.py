@@ -25,7 +25,7 @@ from tests.faults.relay import Relay
 from spillway.run.ports import Ports
 
 ROOT: Final = Path(__file__).parents[2]
-PATIENCE_SECONDS: Final = 30.0
+PATIENCE_SECONDS: Final = 60.0
 ENGINES: Final = 4
 PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
