@@ -33,7 +33,7 @@ from spillway_sidecar.proxy.listener import MAX_TURNED_AWAY, Listener
 from spillway_sidecar.proxy.route import RouteSite
 from spillway_sidecar.proxy.swap import Swapper
 from spillway_sidecar.proxy.sweep import run_sweeps
-from spillway_sidecar.reporting import EngineSample, Reporter, RouterFigures
+from spillway_sidecar.reporting import EngineSample, HostLoad, Reporter, RouterFigures
 from spillway_sidecar.secrets import SecretResolver
 from spillway_sidecar.settings import Settings, parse
 from spillway_sidecar.telemetry.accesslog import AccessLog
@@ -159,6 +159,7 @@ class Proxy:
             inbound=(lambda: guard.site) if guard is not None else None,
             engine=guard.probe.sample if guard is not None else lambda _: EngineSample(),
             gpu=guard.gpu.sample if guard is not None else lambda _: GpuLoad(),
+            host=guard.host.sample if guard is not None else lambda _: HostLoad(),
         )
         if guard is not None:
             guard.load_header = reporter.load_header

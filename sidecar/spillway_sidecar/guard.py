@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from prometheus_client import CollectorRegistry
 
 from spillway_sidecar.proxy.inbound import InboundSite
-from spillway_sidecar.proxy.swap import request_heads
+from spillway_sidecar.proxy.swap import ASK_FOR_LOAD, request_heads
 from spillway_sidecar.proxy.upstream import Target
-from spillway_sidecar.reporting import DcgmReader, EngineProbe, GpuSampler, NvmlReader, ProbeTarget, fetch
+from spillway_sidecar.reporting import DcgmReader, EngineProbe, GpuSampler, HostSampler, NvmlReader, ProbeTarget, fetch
 from spillway_sidecar.reporting.gpu import GpuReader
 from spillway_sidecar.scheduling.speed import ClusterSpeed
 from spillway_sidecar.settings import Settings
@@ -31,13 +31,14 @@ class Guard:
         self._node_id = settings.node_id
         host, port = settings.engine_host, settings.engine_port
         engine = Target("engine", host, port, False, ClusterSpeed())
-        engine.heads = request_heads(host, port, tls=False, prefix="/v1")
+        engine.heads = request_heads(host, port, tls=False, prefix="/v1", extra=ASK_FOR_LOAD)
         authority = f"[{host}]" if ":" in host else host
         self.probe = EngineProbe(f"http://{authority}:{port}", fetch=fetch, clock=clock, rng=rng)
         readers: list[GpuReader] = [NvmlReader(clock=clock)]
         if settings.dcgm_url is not None:
             readers.append(DcgmReader(settings.dcgm_url, namespace=settings.namespace, pod=settings.pod, fetch=fetch, clock=clock))
         self.gpu = GpuSampler(readers, clock=clock, rng=rng)
+        self.host = HostSampler()
         self.load_header: Callable[[], bytes] = bytes
         self.site = InboundSite(
             clock=clock,
@@ -45,6 +46,7 @@ class Guard:
             load_header=self._load_header,
             engine_up=lambda: self.probe.up,
             engine_failed=self.probe.check_soon,
+            engine_told=self.probe.heard,
             id_prefix=f"{boot_id}-i",
             limits=settings.client_limits,
         )
@@ -91,6 +93,9 @@ class Guard:
                 "kv_cache_ratio": current.kv_cache_ratio,
                 "gpu_utilization_ratio": current.gpu_ratio,
                 "gpu_memory_ratio": current.gpu_memory_ratio,
+                "node_cpu_ratio": current.cpu_ratio,
+                "node_memory_ratio": current.memory_ratio,
+                "waiting_tokens": current.waiting_tokens,
             }
 
         registry.register(InboundCollector(gauges, lambda: self.site.outcomes, self.site.ttft))

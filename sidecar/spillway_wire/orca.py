@@ -1,7 +1,8 @@
 """Load on responses, in ORCA's HTTP form: `endpoint-load-metrics: JSON {...}`.
 
-An inbound listener writes its `Load` so; routers read it, and also what engines send themselves (vLLM, Triton: JSON or
-`text`, `named_metrics.kv_cache_usage_perc=0.4, ...`). Whatever does not parse or is out of range is no load at all.
+An inbound listener writes its `Load` so; routers read it, and also what engines send themselves when they are asked (vLLM, Triton: JSON or
+`text`, `named_metrics.kv_cache_usage_perc=0.4, ...`). A client that asks a route listener in the same way gets the load of the endpoint that
+served it. Whatever does not parse or is out of range is no load at all.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from msgspec import Meta, Struct
 from spillway_wire.loads import Load
 
 MAX_HEADER_BYTES = 2048
+MAX_ADAPTERS_BYTES = 1024  # of these, the names of adapters; what does not fit is left out
 _Value = Annotated[float, Meta(ge=0, le=1e12)]
 
 
 class _Orca(Struct, frozen=True):
     named_metrics: dict[str, _Value] = {}
+    adapters: tuple[str, ...] = ()
 
 
 _DECODER = msgspec.json.Decoder(_Orca)
@@ -29,12 +32,37 @@ _OPTIONAL = (
     ("engine_running", "num_requests_running"),
     ("kv_cache_ratio", "kv_cache_usage_perc"),
     ("gpu_ratio", "gpu_utilization"),
+    ("cpu_ratio", "node_cpu_utilization"),
+    ("memory_ratio", "node_memory_utilization"),
     ("tokens_per_second", "tokens_per_second"),
 )
 
 
 def encode_load(load: Load) -> bytes:
     """The header's value for a load. `application_utilization` is requests held over the concurrency limit."""
+    utilization = (load.in_flight + load.queued) / load.max_concurrency if load.max_concurrency else 0.0
+    told: dict[str, object] = {"application_utilization": round(utilization, 4), "named_metrics": _named(load)}
+    if load.adapters:
+        told["adapters"] = _fitting(load.adapters)
+    return b"JSON " + _ENCODER.encode(told)
+
+
+def encode_load_text(load: Load) -> bytes:
+    """The same in the form of text."""
+    return ("TEXT " + ", ".join(f"named_metrics.{name}={value:g}" for name, value in _named(load).items())).encode("ascii")
+
+
+def _fitting(adapters: tuple[str, ...]) -> list[str]:
+    kept, left = [], MAX_ADAPTERS_BYTES
+    for name in adapters:
+        left -= len(name.encode()) + 3
+        if left < 0:
+            break
+        kept.append(name)
+    return kept
+
+
+def _named(load: Load) -> dict[str, float]:
     named: dict[str, float] = {
         "in_flight": load.in_flight,
         "queued": load.queued,
@@ -49,8 +77,7 @@ def encode_load(load: Load) -> bytes:
         named["draining"] = 1
     if not load.engine_up:
         named["engine_down"] = 1
-    utilization = (load.in_flight + load.queued) / load.max_concurrency if load.max_concurrency else 0.0
-    return b"JSON " + _ENCODER.encode({"application_utilization": round(utilization, 4), "named_metrics": named})
+    return named
 
 
 def decode_load(value: bytes) -> Load | None:
@@ -58,8 +85,10 @@ def decode_load(value: bytes) -> Load | None:
     if len(value) > MAX_HEADER_BYTES:
         return None
     try:
-        named = _DECODER.decode(value[5:]).named_metrics if value[:5].upper() == b"JSON " else _text(value)
-        return msgspec.convert(_fields(named), Load)
+        if value[:5].upper() != b"JSON ":
+            return msgspec.convert(_fields(_text(value)), Load)
+        told = _DECODER.decode(value[5:])
+        return msgspec.convert({**_fields(told.named_metrics), "adapters": told.adapters}, Load)
     except (msgspec.DecodeError, ValueError, OverflowError):
         return None
 

@@ -233,6 +233,7 @@ class Bench:
                     max_concurrency=limiter.max_concurrency,
                     engine_up=state["up"],
                     draining=site.draining,
+                    waiting_tokens=site.waiting_tokens,
                 )
             )
 

@@ -11,9 +11,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from spillway_sidecar.engines.exposition import read_samples
-from spillway_sidecar.engines.tables import Metric, engine_table
+from spillway_sidecar.engines.tables import AdapterList, Metric, engine_table
 from spillway_wire.names import Provider
 
+_MAX_ADAPTERS = 32  # the wire's caps, as is the next
+_MAX_ADAPTER_LENGTH = 256
 _MAX_COUNT = 1_000_000  # the wire's cap on a count; a load report beyond it would be refused whole
 
 
@@ -24,6 +26,7 @@ class EngineLoad:
     waiting: int | None = None
     running: int | None = None
     kv_cache_ratio: float | None = None
+    adapters: tuple[str, ...] = ()  # LoRA adapters that it has loaded
 
     @property
     def known(self) -> bool:
@@ -38,6 +41,7 @@ def engine_load(provider: Provider, exposition: bytes) -> EngineLoad:
         waiting=_count(exposition, table.waiting),
         running=_count(exposition, table.running),
         kv_cache_ratio=_ratio(exposition, table.kv_cache),
+        adapters=_adapters(exposition, table.adapters) if table.adapters is not None else (),
     )
 
 
@@ -50,6 +54,16 @@ def _count(exposition: bytes, metrics: Iterable[Metric]) -> int | None:
 def _ratio(exposition: bytes, metrics: Iterable[Metric]) -> float | None:
     values = _first(exposition, metrics)
     return sum(min(value, 1.0) for value in values) / len(values) if values else None
+
+
+def _adapters(exposition: bytes, listed: AdapterList) -> tuple[str, ...]:
+    """The names in the newest sample: the engine writes another one whenever its lists change, and its value is the time."""
+    samples = read_samples(exposition, listed.name)
+    if not samples:
+        return ()
+    newest = max(samples, key=lambda sample: sample.value)
+    named = {name.strip(): None for label in listed.labels for name in newest.labels.get(label, "").split(",")}
+    return tuple(name for name in named if 0 < len(name) <= _MAX_ADAPTER_LENGTH)[:_MAX_ADAPTERS]
 
 
 def _first(exposition: bytes, metrics: Iterable[Metric]) -> list[float]:

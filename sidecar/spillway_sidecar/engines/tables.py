@@ -24,6 +24,14 @@ class Metric:
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterList:
+    """A metric whose labels list the names of LoRA adapters, separated by commas."""
+
+    name: str
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class EngineTable:
     """Where an engine tells its health and load. `min_interval_seconds`: never ask for metrics more often than that."""
 
@@ -33,6 +41,7 @@ class EngineTable:
     waiting: tuple[Metric, ...] = ()
     running: tuple[Metric, ...] = ()
     kv_cache: tuple[Metric, ...] = ()
+    adapters: AdapterList | None = None
     min_interval_seconds: float = 0.0
 
     @property
@@ -51,6 +60,7 @@ _TABLES: Final[Mapping[Provider, EngineTable]] = MappingProxyType(
             waiting=(Metric("vllm:num_requests_waiting"),),
             running=(Metric("vllm:num_requests_running"),),
             kv_cache=(Metric("vllm:kv_cache_usage_perc"), Metric("vllm:gpu_cache_usage_perc")),
+            adapters=AdapterList("vllm:lora_requests_info", ("running_lora_adapters", "waiting_lora_adapters")),
         ),
         Provider.SGLANG: EngineTable(
             waiting=(Metric("sglang:num_queue_reqs", _SGLANG_TOTAL),),

@@ -118,7 +118,7 @@ class Exchange(Call):
                 blob = _FRAMING_LINES.sub(_NONE, blob)
                 closing = b"connection: close\r\n"
         line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d Status\r\n" % status
-        self._head_out = b"".join((line, blob, closing, self.reply_fields(status), _CRLF))
+        self._head_out = b"".join((line, blob, closing))
         return True
 
     def relay(self, data: bytes) -> None:
@@ -138,13 +138,13 @@ class Exchange(Call):
         self.client.transport.write(data)
 
     def _first_byte(self) -> bytes:
-        """The held head, which goes out with the first byte of the body."""
+        """The held head, which goes out with the first byte of the body, with what is to be said at this moment."""
         self.first_byte_at = self._idle_since = self.site.clock()
         self.state = STREAMING
         self.deadline = 0.0
         head, self._head_out = self._head_out, _NONE
         self.streaming()
-        return head
+        return head + self.reply_fields(self.status) + _CRLF
 
     def streaming(self) -> None:
         """The first byte is about to go out."""
@@ -185,7 +185,7 @@ class Exchange(Call):
         self.first_byte_at = self.site.clock()
         head, self._head_out = self._head_out, _NONE
         self.state = STREAMING
-        self.client.transport.write(head)
+        self.client.transport.write(head + self.reply_fields(self.status) + _CRLF)
 
     def _whole_stream(self, data: bytes) -> bool:
         """A stream is whole only with its end; an error's body needs none."""

@@ -34,7 +34,8 @@ _PRIORITY: Final = re.compile(rb"-?[0-9]{1,3}")
 class InboundSite(Listener):
     """What stands behind an inbound listener: one engine.
 
-    `load_header` gives the value of `endpoint-load-metrics`; `engine_failed` is told of a refused or broken connection.
+    `load_header` gives the value of `endpoint-load-metrics`; `engine_failed` is told of a refused or broken connection,
+    `engine_told` what the engine says of its load with a reply.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class InboundSite(Listener):
         load_header: Callable[[], bytes],
         engine_up: Callable[[], bool],
         engine_failed: Callable[[], None],
+        engine_told: Callable[[bytes], None] = lambda _: None,
         id_prefix: str,
         limits: ClientLimits | None = None,
         connect_seconds: float = 1.0,
@@ -58,6 +60,7 @@ class InboundSite(Listener):
         self.load_header = load_header
         self.engine_up = engine_up
         self.engine_failed = engine_failed
+        self.engine_told = engine_told
         self.outcomes: dict[str, int] = {}
         self.ttft = Histogram()
         self.output_tokens_total = 0
@@ -248,7 +251,10 @@ class InboundExchange(Exchange):
     # --- upstream's events
 
     def accept(self, head: ResponseHead) -> bool:
-        """The engine's answer is passed on whatever it is; the router decides what to make of it."""
+        """The engine's answer is passed on whatever it is; the router decides what to make of it. Its own word on its load stays here."""
+        told = head.fields.get(b"endpoint-load-metrics")
+        if told is not None:
+            self.site.engine_told(told)
         return True
 
     def failed(self, outcome: Outcome, *, reused: bool) -> None:

@@ -7,6 +7,8 @@ interval lengthened by up to a tenth at random, so that many sidecars do not ask
 first failure: there is no earlier success to believe in. While it is in doubt or down it is asked each second, and
 the data path may ask for a check at once (`check_soon`) when it meets a refused connection.
 
+*In-band.* An engine that tells its load with its replies, as it is asked to, is heard (`heard`) between two readings.
+
 *Metrics.* The engine's own names and pages (`engines.tables`); where a page does not answer, the next one is tried the next
 time. An engine without metrics is asked ever more rarely, up to `metrics_backoff_seconds`. A reading counts for three
 intervals and is unknown after that: never the last value, never 0.
@@ -24,6 +26,7 @@ from typing import Protocol
 from spillway_sidecar.engines import MAX_EXPOSITION_BYTES, EngineLoad, engine_load, engine_table, metrics_urls
 from spillway_sidecar.reporting.fetch import Fetched, FetchError
 from spillway_wire.names import Provider
+from spillway_wire.orca import decode_load
 from spillway_wire.snapshot import Health
 
 _LOG = logging.getLogger(__name__)
@@ -130,6 +133,20 @@ class EngineProbe:
     def sample(self, now: float) -> EngineSample:
         """The engine as known at `now`."""
         return EngineSample(self._up, self._load if self._fresh(now) else _UNKNOWN)
+
+    def heard(self, value: bytes) -> None:
+        """The engine has told its load with a reply (`endpoint-load-metrics`): newer than the last reading, for what it names."""
+        load = decode_load(value)
+        if load is None or (load.engine_waiting is None and load.engine_running is None and load.kv_cache_ratio is None):
+            return
+        before = self._load if self._fresh(self._clock()) else _UNKNOWN
+        self._load = EngineLoad(
+            before.waiting if load.engine_waiting is None else load.engine_waiting,
+            before.running if load.engine_running is None else load.engine_running,
+            before.kv_cache_ratio if load.kv_cache_ratio is None else load.kv_cache_ratio,
+            before.adapters,
+        )
+        self._load_at_seconds = self._clock()
 
     async def run(self) -> None:
         """Asks until cancelled."""

@@ -23,6 +23,7 @@ from typing import Final, Protocol
 
 from spillway_sidecar.engines import GpuLoad
 from spillway_sidecar.reporting.engine import EngineSample
+from spillway_sidecar.reporting.host import HostLoad
 from spillway_wire.loads import BackendTraffic, ClusterProblem, Demand, Diversion, Load, RouteErrors
 from spillway_wire.messages import Report
 from spillway_wire.orca import encode_load
@@ -100,6 +101,7 @@ class _Slow:
 
     engine: EngineSample
     gpu: GpuLoad
+    host: HostLoad
     tokens_per_second: float | None = None
 
 
@@ -108,7 +110,7 @@ Send = Callable[[Callable[[], Report]], bool]
 
 
 class Reporter:
-    """Load and reports of one process. `inbound` None: a gateway. `engine` and `gpu` give samples as known at a time."""
+    """Load and reports of one process. `inbound` None: a gateway. `engine`, `gpu` and `host` give samples as known at a time."""
 
     def __init__(
         self,
@@ -120,6 +122,7 @@ class Reporter:
         inbound: Callable[[], InboundCounters] | None = None,
         engine: Callable[[float], EngineSample] = lambda _: EngineSample(),
         gpu: Callable[[float], GpuLoad] = lambda _: GpuLoad(),
+        host: Callable[[float], HostLoad] = lambda _: HostLoad(),
         settings: ReportSettings | None = None,
     ) -> None:
         self._boot_id = boot_id
@@ -129,8 +132,9 @@ class Reporter:
         self._inbound = inbound
         self._engine = engine
         self._gpu = gpu
+        self._host = host
         self._settings = settings or ReportSettings()
-        self._slow = _Slow(EngineSample(), GpuLoad())
+        self._slow = _Slow(EngineSample(), GpuLoad(), HostLoad())
         self._counts: _Counts | None = None
         self._load: Load | None = None
         self._header: bytes | None = None
@@ -225,7 +229,7 @@ class Reporter:
     def _gather(self, now: float) -> None:
         if self._inbound is None:
             return
-        slow = _Slow(self._engine(now), self._gpu(now), self._rate(self._inbound().output_tokens_total, now))
+        slow = _Slow(self._engine(now), self._gpu(now), self._host(now), self._rate(self._inbound().output_tokens_total, now))
         if slow != self._slow:
             self._slow = slow
             self._load = None
@@ -258,6 +262,9 @@ def _load(counts: _Counts, slow: _Slow) -> Load:
         kv_cache_ratio=slow.engine.load.kv_cache_ratio,
         gpu_ratio=slow.gpu.utilization_ratio,
         gpu_memory_ratio=slow.gpu.memory_ratio,
+        cpu_ratio=slow.host.cpu_ratio,
+        memory_ratio=slow.host.memory_ratio,
+        adapters=slow.engine.load.adapters,
         waiting_tokens=_within(waiting, _MAX_TOKENS),
     )
 

@@ -46,12 +46,13 @@ async def test_only_listed_headers_pass():
             b"content-type": b"application/json",
             b"accept": b"application/json",
             b"user-agent": b"test",
+            b"endpoint-load-metrics-format": b"JSON",  # ours: how an engine is asked to tell its load
             b"traceparent": b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
             b"tracestate": b"a=b",
             b"x-request-id": got.header(b"x-request-id"),
             b"content-length": b"27",
         }
-        assert len(call.headers) == 8
+        assert len(call.headers) == 9
         assert call.header(b"x-request-id") != b"chosen-by-the-client"
 
 

@@ -31,6 +31,16 @@ def test_another_engines_text_is_unknown(provider: Provider) -> None:
     assert not engine_load(provider, b"some_other_metric 1\n").known
 
 
+def test_adapters_are_those_of_the_newest_sample() -> None:
+    line = 'vllm:lora_requests_info{max_lora="4",running_lora_adapters="%s",waiting_lora_adapters="%s"} %s\n'
+    text = line % ("old", "", "1.7e9") + line % ("sums, chat", "chat,later", "1.8e9")
+    assert engine_load(Provider.VLLM, text.encode()).adapters == ("sums", "chat", "later")
+    assert engine_load(Provider.VLLM, (line % ("", "", "1")).encode()).adapters == ()
+    assert (
+        engine_load(Provider.VLLM, (line % (",".join(f"a{n}" for n in range(99)), "x" * 999, "1")).encode()).adapters[-1] == "a31"
+    )
+
+
 def test_a_bad_preferred_metric_falls_back_to_the_older_one() -> None:
     text = b'vllm:kv_cache_usage_perc{engine="0"} NaN\nvllm:gpu_cache_usage_perc{engine="0"} 0.3\n'
     assert engine_load(Provider.VLLM, text).kv_cache_ratio == 0.3

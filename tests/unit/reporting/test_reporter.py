@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from spillway_sidecar.engines import EngineLoad, GpuLoad
-from spillway_sidecar.reporting import EngineSample, Reporter, ReportSettings, RouterFigures
+from spillway_sidecar.reporting import EngineSample, HostLoad, Reporter, ReportSettings, RouterFigures
 from spillway_sidecar.reporting import reporter as reporter_module
 from spillway_wire.loads import BackendTraffic, ClusterProblem, Demand, Load, RouteErrors
 from spillway_wire.messages import Report, decode_from_proxy, encode
@@ -22,6 +22,7 @@ class Counters:
     max_concurrency: int = 8
     draining: bool = False
     output_tokens_total: int = 0
+    waiting_tokens: int = 0
 
 
 class Clock:
@@ -58,7 +59,7 @@ class Setting:
         self.clock = Clock()
         self.counters = Counters()
         self.router = Router()
-        self.engine = EngineSample(True, EngineLoad(2, 4, 0.5))
+        self.engine = EngineSample(True, EngineLoad(2, 4, 0.5, ("a",)))
         self.gpu = GpuLoad(0.9, 0.7)
         self.connected = True
         self.sent: list[Report] = []
@@ -71,6 +72,7 @@ class Setting:
             inbound=None if gateway else lambda: self.counters,
             engine=self.sample_engine,
             gpu=lambda _: self.gpu,
+            host=lambda _: HostLoad(0.25, 0.75),
         )
 
     def sample_engine(self, now: float) -> EngineSample:
@@ -94,11 +96,13 @@ class TestLoad:
     def test_it_has_what_the_listener_the_engine_and_the_gpu_say(self) -> None:
         setting = Setting()
         setting.tick()
-        setting.counters = Counters(3, 1, 500, 8, draining=True)
-        assert setting.reporter.current_load() == Load(3, 1, 500, 8, None, True, True, 2, 4, 0.5, 0.9, 0.7)
+        setting.counters = Counters(3, 1, 500, 8, draining=True, waiting_tokens=70)
+        assert setting.reporter.current_load() == Load(
+            3, 1, 500, 8, None, True, True, 2, 4, 0.5, 0.9, 0.7, cpu_ratio=0.25, memory_ratio=0.75, adapters=("a",), waiting_tokens=70,
+        )  # fmt: skip
 
     def test_before_the_first_tick_engine_and_gpu_are_unknown(self) -> None:
-        assert Setting().reporter.current_load() == Load(max_concurrency=8)
+        assert Setting().reporter.current_load() == Load(max_concurrency=8, waiting_tokens=0)
 
     def test_counts_show_at_once_and_slow_figures_at_the_next_tick(self) -> None:
         setting = Setting()
