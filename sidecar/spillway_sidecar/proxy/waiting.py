@@ -13,6 +13,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from spillway_sidecar.balancing.choose import choose, endpoints
+from spillway_sidecar.balancing.last_resort import least_bad
 from spillway_sidecar.flow.band import Ticket
 from spillway_sidecar.flow.fair_queue import FairQueue, Rejection
 from spillway_sidecar.proxy.errors import Outcome, Refusal
@@ -170,7 +171,8 @@ class WaitingRoom:
         routers, now = site.routers, site.now
         choice = choose(lane.rule, exchange.facts, site, exchange.tried)
         if choice is None:
-            return None
+            found = least_bad(lane.rule, lane.type, routers, now, exchange.tried)
+            return None if found is None or found[1].saturated(routers, now) else found
         if not choice[1].saturated(routers, now):
             return choice[0], choice[1]
         return next(

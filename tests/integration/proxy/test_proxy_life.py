@@ -134,8 +134,13 @@ async def test_a_thousand_clients_that_leave_at_any_point_leave_nothing_behind()
             client.leave()
             bench.clients.remove(client)
 
-        for _ in range(20):
-            await asyncio.gather(*(one() for _ in range(50)))
+        sweeps = asyncio.ensure_future(run_sweeps(router.site, guard.site))
+        try:
+            for _ in range(20):
+                await asyncio.gather(*(one() for _ in range(50)))
+        finally:
+            sweeps.cancel()
+            await asyncio.gather(sweeps, return_exceptions=True)
         await until(lambda: router.idle() and guard.idle())
         assert engine.calls, "none reached the engine"
         await until(lambda: not router.site.connections)
