@@ -99,7 +99,7 @@ def _attempt(number: int, attempt: Mapping[str, Any], *, highest: bool) -> list[
         parts = ", ".join(f"{name} {value:g}" for name, value in (candidate.get("parts") or {}).items())
         columns = (
             f"{candidate.get('endpoint')!s:<{width}}",
-            f"score {candidate['score']:.4f}",
+            f"score {candidate['score']:.4g}",
             note,
             f"({parts})" if parts else "",
         )

@@ -167,10 +167,10 @@ def test_a_decision_is_explained_with_scores_eliminations_and_the_end():
         "matched    route default/chat, rule all",
         "by         profile Default, snapshot 7.2, with 1 router at work",
         "attempt 1  backend default/fast, endpoint fast-1: failed, connect_failed",
-        "           fast-1  score 1.0000  chosen",
-        "           fast-0  score 2.0000  runner-up",
+        "           fast-1  score 1  chosen",
+        "           fast-0  score 2  runner-up",
         "attempt 2  backend default/fast, endpoint fast-0",
-        "           fast-0  score 2.0000  chosen",
+        "           fast-0  score 2  chosen",
         "           fast-1  out: down",
         "outcome    ok, status 200, first token after 12 ms, done after 1.50 s",
     ]
@@ -183,9 +183,9 @@ def test_with_scorers_the_highest_comes_first_and_each_score_is_told():
     ]
     attempt = {"backend": "x", "endpoint": "a", "failure": None, "candidates": scored}
     assert lines({"profile": "NodeLoad", "best": "highest", "attempts": [attempt]})[5:8] == [
-        "           a  score 0.9000  chosen  (Load 0.9, KVCache 1)",
-        "           c  score 0.6000  runner-up  (Load 0.6, KVCache 1)",
-        "           b  score 0.3000  (Load 0.3, KVCache 1)",
+        "           a  score 0.9  chosen  (Load 0.9, KVCache 1)",
+        "           c  score 0.6  runner-up  (Load 0.6, KVCache 1)",
+        "           b  score 0.3  (Load 0.3, KVCache 1)",
     ]
 
 
