@@ -45,7 +45,7 @@ spec:
     backendRefs: [{{name: pool, priority: 0}}, {{name: provider, priority: 1}}]
     {conditions}
   timeouts: {{firstToken: 60s}}
-  retries: {{maxAttempts: 2, budgetPercent: 100}}
+  retries: {{maxAttempts: 3, budgetPercent: 100}}
 ---
 apiVersion: spillway.dev/v1alpha1
 kind: ModelRoute

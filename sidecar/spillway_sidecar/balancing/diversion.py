@@ -24,7 +24,7 @@ class Diversion:
                 # The percentile itself is not kept; what is known is how many were slower than it may be.
                 return f"P95 to first token > {self.limit:g} s ({100 * self.measured:.0f} % are slower)"
             case DiversionCause.WAIT:
-                return f"predicted wait {self.measured:.1f} s > {self.limit:g} s"
+                return f"predicted wait {self.measured:.3g} s > {self.limit:g} s"
 
     def note(self) -> str:
         """The same with what was done about it, for a decision record."""

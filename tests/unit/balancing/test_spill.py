@@ -31,14 +31,14 @@ def test_why_is_told_as_it_was_when_it_began_and_for_a_while_after():
     assert spill.because(101.0 + ACTIVE_SECONDS) == Diversion(DiversionCause.WAIT, 3.1, 2.0)
     assert spill.because(101.1 + ACTIVE_SECONDS) is None
     spill.spilled(4.0, 200.0)
-    assert spill.info(200.0)["because"] == "predicted wait 4.0 s > 2 s"
+    assert spill.info(200.0)["because"] == "predicted wait 4 s > 2 s"
 
 
 @pytest.mark.parametrize(
     ("diversion", "note"),
     [
-        (Diversion(DiversionCause.WAIT, 3.14, 2.0), "spilled: predicted wait 3.1 s > 2 s"),
-        (Diversion(DiversionCause.WAIT, 0.26, 0.25), "spilled: predicted wait 0.3 s > 0.25 s"),
+        (Diversion(DiversionCause.WAIT, 3.1, 2.0), "spilled: predicted wait 3.1 s > 2 s"),
+        (Diversion(DiversionCause.WAIT, 0.26, 0.25), "spilled: predicted wait 0.26 s > 0.25 s"),
         (Diversion(DiversionCause.ERROR_RATE, 0.2, 0.05), "fell back: error rate 20 % > 5 %"),
         (Diversion(DiversionCause.LATENCY, 0.4, 3.0), "fell back: P95 to first token > 3 s (40 % are slower)"),
     ],
