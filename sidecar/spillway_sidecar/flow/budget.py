@@ -34,7 +34,7 @@ class RetryBudget:
         self.denied_total = 0
         self.hedged_total = 0
         self._counted = 0
-        self._saved = 0.0
+        self._saved = float(BURST)  # an endpoint may die in a router's first seconds
         self._hedges_saved = 0.0
 
     def _save(self) -> None:

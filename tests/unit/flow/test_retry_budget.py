@@ -6,14 +6,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spillway_sidecar.flow.budget import RetryBudget
+from spillway_sidecar.flow.budget import BURST, RetryBudget
+
+
+def emptied(percent: int) -> RetryBudget:
+    """A budget of which nothing is saved."""
+    budget = RetryBudget(percent)
+    for _ in range(BURST):
+        budget.take()
+        budget.give_back()
+    budget.spent_total = budget.denied_total = budget.retrying = 0
+    return budget
 
 
 @pytest.mark.parametrize(
     ("percent", "in_flight", "places"), [(10, 0, 1), (10, 1, 1), (10, 19, 1), (10, 20, 2), (10, 99, 9), (100, 7, 7), (0, 50, 0), (1, 99, 1)]
 )  # fmt: skip
 def test_so_many_may_retry(percent: int, in_flight: int, places: int):
-    budget = RetryBudget(percent)
+    budget = emptied(percent)
     budget.in_flight = in_flight
     assert [budget.take() for _ in range(places + 2)] == [True] * places + [False] * 2
     assert budget.info() == {
@@ -28,7 +38,7 @@ def test_so_many_may_retry(percent: int, in_flight: int, places: int):
 
 
 def test_a_place_given_back_can_be_taken_again():
-    budget = RetryBudget(10)
+    budget = emptied(10)
     assert budget.take()
     assert not budget.take()
     budget.give_back()
@@ -37,7 +47,7 @@ def test_a_place_given_back_can_be_taken_again():
 
 @given(st.integers(1, 100), st.lists(st.sampled_from(["come", "go", "take", "give"]), max_size=80))
 def test_no_more_retry_than_the_share_of_those_in_flight(percent: int, steps: list[str]):
-    budget = RetryBudget(percent)
+    budget = emptied(percent)
     taken = 0
     for step in steps:
         if step == "come":
@@ -89,3 +99,9 @@ def test_hedges_are_a_share_of_the_traffic_with_no_floor():
     budget.hedge_percent = 0
     budget.begun_total += 100_000
     assert not budget.take_hedge()
+
+
+def test_a_router_that_has_just_started_has_something_saved():
+    budget = RetryBudget(10)
+    assert sum(budget.take() for _ in range(100)) == BURST
+    assert not RetryBudget(0).take()
