@@ -14,6 +14,7 @@ import msgspec
 
 from spillway_sidecar.routing.classify import Facts
 from spillway_sidecar.scheduling.profile import Profile
+from spillway_wire.names import RequestType
 
 PREFIX_BYTES: Final = 1024
 
@@ -28,7 +29,7 @@ _DECODE = msgspec.json.Decoder(_Session).decode
 
 def read_keys(facts: Facts, profile: Profile, fields: Mapping[bytes, bytes], body: bytes) -> None:
     """Writes into `facts` the keys that the profile goes by. For bodies that have been classified."""
-    if profile.prefixes:
+    if profile.prefixes and facts.type is not RequestType.EMBEDDINGS:  # they leave nothing in a cache
         facts.prefix = prefix_key(body)
     if profile.session_header:
         facts.session = session_key(profile.session_header, fields, body)

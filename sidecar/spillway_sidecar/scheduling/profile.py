@@ -26,7 +26,7 @@ from spillway_sidecar.scheduling.pickers.in_turn import in_turn
 from spillway_sidecar.scheduling.pickers.soonest import soonest
 from spillway_sidecar.scheduling.pool import Pool
 from spillway_sidecar.scheduling.request import Request, View
-from spillway_sidecar.scheduling.scorers import AMONG_BACKENDS, AMONG_ENDPOINTS, BackendScorer, EndpointScorer
+from spillway_sidecar.scheduling.scorers import AMONG_BACKENDS, AMONG_ENDPOINTS, BackendScorer, EndpointScorer, lora_affinity
 from spillway_sidecar.scheduling.state import EndpointState
 from spillway_wire.names import SchedulingProfile, Scorer
 from spillway_wire.snapshot import Scheduling
@@ -61,7 +61,17 @@ class Weighted(Protocol):
 class Profile:
     """What is declared, compiled."""
 
-    __slots__ = ("_among_backends", "_among_endpoints", "_in_turn", "keys_from", "name", "parts", "prefixes", "session_header")
+    __slots__ = (
+        "_adapters",
+        "_among_backends",
+        "_among_endpoints",
+        "_in_turn",
+        "keys_from",
+        "name",
+        "parts",
+        "prefixes",
+        "session_header",
+    )
 
     def __init__(self, name: str, weights: Mapping[Scorer, int], session_header: str = "", *, turns: bool = False) -> None:
         self.name = name
@@ -75,6 +85,7 @@ class Profile:
         self.parts = tuple(scorer.value for scorer, _ in among)  # of an endpoint's score, in a decision record; none: of a wait
         default = not among and not turns
         sessions = any(scorer is Scorer.SESSION_AFFINITY for scorer, _ in among)
+        self._adapters = any(scorer is Scorer.LORA_AFFINITY for scorer, _ in among)
         self.prefixes = default or any(scorer is Scorer.PREFIX_AFFINITY for scorer, _ in among)
         self.session_header = session_header.lower().encode("ascii") if sessions else b""
         self.keys_from = 0 if sessions else KEYS_FROM_BYTES if self.prefixes else NEVER
@@ -89,7 +100,8 @@ class Profile:
     ) -> E | None:
         """The endpoint to take, or None when every one is eliminated. Appends what it looked at to `candidates`."""
         if self._among_endpoints:
-            return best(self._among_endpoints, pool, request, view, tried, candidates)
+            keys = (request.prefix, request.session, lora_affinity.key_of(request) if self._adapters else 0)
+            return best(self._among_endpoints, pool, request, view, tried, candidates, keys)
         if self._in_turn:
             return in_turn(pool, request, view, tried, candidates)
         return soonest(pool, request, view, tried, candidates)

@@ -52,6 +52,9 @@ def test_keys_are_read_for_those_who_go_by_them():
     read_keys(facts, DEFAULT, {}, body)
     assert facts.prefix
     assert facts.session == 0
+    embeddings = classify(RequestType.EMBEDDINGS, body)
+    read_keys(embeddings, DEFAULT, {}, body)
+    assert embeddings.prefix == 0
     by_session = compile_profile(Scheduling(SchedulingProfile.DEFAULT, (ScorerWeight(Scorer.SESSION_AFFINITY),)))
     facts = classify(RequestType.CHAT, body)
     read_keys(facts, by_session, {}, body)

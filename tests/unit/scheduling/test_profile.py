@@ -114,12 +114,23 @@ def test_of_many_a_sample_is_compared_with_the_homes_in_it():
     assert profile.pick(of, request(), VIEW) is of.targets[0], "the last one is found"
 
 
+def test_an_adapters_home_is_in_every_sample():
+    of = pool(10 * SCAN_ALL)
+    profile = compile_profile(declared(LoRAAffinity=1))
+    asked = request()
+    asked.adapter = "summaries"
+    assert len({profile.pick(of, asked, VIEW).id for _ in range(20)}) == 1  # type: ignore[union-attr]
+
+
 def test_round_robin_takes_turns_past_those_that_are_out():
     of = pool(3)
     of.targets[1].mark(draining=True)
     profile = compile_profile(declared(SchedulingProfile.ROUND_ROBIN))
     assert [profile.pick(of, request(), VIEW).id for _ in range(4)] == ["e2", "e0", "e2", "e0"]  # type: ignore[union-attr]
     assert not profile.by_wait
+    seen: list[Candidate] = []
+    assert profile.pick(of, request(), VIEW, of.targets, seen) is None
+    assert {verdict for _, verdict, _ in seen} == {Eliminated.TRIED, Eliminated.DRAINING}
 
 
 def test_a_prompt_that_begins_like_others_goes_home_until_another_place_is_sooner():

@@ -22,19 +22,19 @@ def best(
     view: View,
     tried: Collection[E] = (),
     candidates: list[Candidate] | None = None,
+    keys: Iterable[int] = (),
 ) -> E | None:
-    """The endpoint to take, ties at random, or None when every one is eliminated. Appends what it looked at to `candidates`."""
+    """The endpoint to take, ties at random, or None when every one is eliminated. Appends what it looked at to `candidates`.
+
+    The homes of `keys` are in every sample, or the affinities would seldom meet theirs.
+    """
     request.limit = 0  # the second look is for the predicted wait alone
     if len(pool.targets) > SCAN_ALL:
-        picked = _best(sample(pool.targets, _homes(pool, request), view.random), scorers, pool, request, view, tried, candidates)
+        homes = [home for key in keys if key for home in pool.homes.of(key) or ()]
+        picked = _best(sample(pool.targets, homes, view.random), scorers, pool, request, view, tried, candidates)
         if picked is not None:
             return picked
     return _best(pool.targets, scorers, pool, request, view, tried, candidates)
-
-
-def _homes(pool: Pool[E], request: Request) -> Iterable[E]:
-    """Who must be in a sample for the affinities to mean anything."""
-    return [home for key in (request.prefix, request.session) if key for home in pool.homes.of(key) or ()]
 
 
 def _best(

@@ -22,4 +22,9 @@ def score(endpoints: Sequence[EndpointState], pool: Pool[Any], request: Request,
         1.0 if (load := fresh(endpoint, view.now)) is not None and request.adapter in load.adapters else 0.0
         for endpoint in endpoints
     ]
-    return loaded if any(loaded) else at_home(endpoints, pool, crc32(request.adapter.encode()) or 1)
+    return loaded if any(loaded) else at_home(endpoints, pool, key_of(request))
+
+
+def key_of(request: Request) -> int:
+    """The key that leads to the adapter's home."""
+    return crc32(request.adapter.encode()) or 1
