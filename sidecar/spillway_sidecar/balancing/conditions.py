@@ -16,7 +16,7 @@ Key = tuple[str, str, int]  # route, rule, priority
 
 
 class Conditions:
-    """By route, rule and priority. `begin`, then `of` for each priority of the new table, then `end`."""
+    """By route, rule and priority. `begin`, then `of` for each priority of a new table; `abandon` where that failed."""
 
     def __init__(self) -> None:
         self.fallbacks: dict[Key, Fallback] = {}

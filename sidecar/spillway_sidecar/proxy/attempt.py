@@ -158,7 +158,7 @@ class RouteExchange(Exchange):
         if not fresh:
             if backend.fallback is not None:
                 backend.fallback.sent(self, now)
-            if diversion is not None and not self.tried:
+            if diversion is not None and not self.tried and not self._declines:
                 self.stats.divert(diversion.cause)  # type: ignore[union-attr]
         turn = self._turn = target.turn if self.facts.stream else None  # a whole reply does not tell when its turn began
         if turn is not None:
