@@ -43,7 +43,7 @@ def choose(
     """Where a request goes, or None when every endpoint is eliminated. Appends what it looked at to `candidates`."""
     diversion: Diversion | None = None
     left: list[PriorityGroup[Pool[E]]] = []  # by a fallback
-    waits: list[tuple[float, PriorityGroup[Pool[E]], Backend[Pool[E]], E]] = []  # of priorities with a spill, and of the one after them
+    waits: list[tuple[float, PriorityGroup[Pool[E]], Backend[Pool[E]], E]] = []  # where a spill is declared
     for group in rule.groups:
         fallback, spill = group.fallback, group.spill
         if fallback is not None and not fallback.passes(view.now, view.random, retry=bool(tried)):
