@@ -1,0 +1,184 @@
+"""Needs over time -> how many replicas there should be. After Knative's autoscaler, with what simulations of ours added.
+
+Each tick gives one need, and two windows smooth it: a stable one of a minute, and a panic one of six seconds. When the panic window
+asks for twice what is ready, the backend panics: it goes up by the panic window, and not down, until a minute has passed without that.
+
+Going up is quick and going down is slow. Downwards counts the highest recommendation of the last five minutes, so that a lull takes
+nothing away; a step down takes at most half, and the next one waits. A tick without a measurement recommends what there is, so that an
+outage of metrics lowers nothing, neither while it lasts nor by being over.
+
+Between `band_ratio` below and above what there is nothing happens: with 25 % of noise on each tick the mean of a minute stays within
+15 %, and a need at the edge of a whole number (4.0 with 4 replicas) does not go to and fro. Two ticks have to agree on a direction.
+
+While replicas start, a backlog asks for none beyond them (see `needs`). An operator that starts takes nothing away for a minute if there
+is more than one replica, since it does not know what has been; and until the stable window has been filled to a half, at a start or
+after an outage, it raises nothing but in panic, since the mean of a few ticks is noise.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from spillway_operator.scaling.needs import Need
+from spillway_operator.scaling.windows import Highest, Mean
+
+
+class Reason(enum.StrEnum):
+    """Why a decision is as it is."""
+
+    NO_DATA = "NoData"  # nothing was measured: what there is stays
+    STEADY = "Steady"  # within the band
+    CONFIRMING = "Confirming"  # another tick has to agree
+    PANIC = "Panic"  # going up on the panic window, or not going down because of it
+    RAISED = "Raised"
+    LOWERED = "Lowered"
+    DELAYED = "Delayed"  # lower, once the recommendations of the last minutes are
+    FROM_ZERO = "FromZero"
+    BOUNDED = "Bounded"  # by the least or the most that is declared
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The decider's constants."""
+
+    stable_seconds: float = 60.0
+    panic_seconds: float = 6.0  # three ticks
+    panic_ratio: float = 2.0
+    down_delay_seconds: float = 300.0
+    down_spacing_seconds: float = 30.0  # between two steps down
+    down_ratio: float = 0.5  # of what there is, at most, in a step; at least one replica
+    up_ratio: float = 10.0  # times what there is, at most, in a step
+    band_ratio: float = 0.15
+    confirming_ticks: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Replicas:
+    """What there is, and the bounds of this moment (declared, scheduled, forecast)."""
+
+    asked_for: int  # as the target says
+    ready: int
+    least: int
+    most: int
+
+    @property
+    def pending(self) -> int:
+        """Replicas that were asked for and are not ready."""
+        return max(0, self.asked_for - self.ready)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """How many there should be. Not `valid`: nothing was measured, and `desired` is what there is, within the bounds."""
+
+    desired: int
+    valid: bool
+    reason: Reason
+    panic: bool = False
+
+
+class Decider:
+    """One backend's history. Call `decide` once a tick (2 s), with `now` rising."""
+
+    def __init__(self, now: float, replicas: int, policy: Policy | None = None) -> None:
+        self._policy = policy or Policy()
+        self._stable = Mean(self._policy.stable_seconds)
+        self._brief = Mean(self._policy.panic_seconds)
+        self._recommended = Highest(self._policy.down_delay_seconds)
+        self._recommended.record(now, replicas)
+        self._panic_until = now + self._policy.stable_seconds if replicas > 1 else -math.inf
+        self._panic_floor = replicas
+        self._alarmed = False  # the panic was begun by demand, and not by a start
+        self._lowered_at = -math.inf
+        self._direction = 0
+        self._agreed = 0
+
+    def decide(self, now: float, need: Need, replicas: Replicas) -> Decision:
+        """How many replicas there should be."""
+        found = self._found(now, need, replicas)
+        desired = min(max(found.desired, replicas.least), replicas.most)
+        return found if desired == found.desired else Decision(desired, found.valid, Reason.BOUNDED, found.panic)
+
+    def _found(self, now: float, need: Need, replicas: Replicas) -> Decision:
+        there = replicas.asked_for
+        wanted = _wanted(need, replicas)
+        if wanted is not None:
+            self._stable.record(now, wanted)
+            self._brief.record(now, wanted)
+        stable, brief = self._stable.at(now), self._brief.at(now)
+        if wanted is None or stable is None or brief is None:
+            self._recommended.record(now, there)
+            self._direction = 0
+            return Decision(there, valid=False, reason=Reason.NO_DATA)
+        if there == 0:
+            return Decision(1, valid=True, reason=Reason.FROM_ZERO) if wanted > 0 else Decision(0, valid=True, reason=Reason.STEADY)
+        panic = self._panics(now, brief, replicas)
+        aimed = self._aimed(max(stable, brief) if self._alarmed else stable, there)
+        if not self._alarmed and not self._stable.reaches_back(now, self._policy.stable_seconds / 2):
+            aimed = min(aimed, there)
+        if panic:
+            self._panic_floor = aimed = max(aimed, self._panic_floor, there)
+        self._recommended.record(now, aimed)
+        return self._step(now, aimed, there, panic=panic)
+
+    def _panics(self, now: float, brief: float, replicas: Replicas) -> bool:
+        if brief >= self._policy.panic_ratio * max(1, replicas.ready) and brief > replicas.asked_for * (
+            1 + self._policy.band_ratio
+        ):
+            self._panic_until = now + self._policy.stable_seconds
+            self._alarmed = True
+        panic = now < self._panic_until
+        if not panic:
+            self._panic_floor = 0
+            self._alarmed = False
+        return panic
+
+    def _aimed(self, need: float, there: int) -> int:
+        """Whole replicas for a need; what there is where that is near enough."""
+        band = self._policy.band_ratio
+        if need > there * (1 + band):
+            return min(math.ceil(need), math.ceil(there * self._policy.up_ratio))
+        return min(there, math.ceil(need / (1 - band) - 1e-9))
+
+    def _step(self, now: float, aimed: int, there: int, *, panic: bool) -> Decision:
+        if aimed > there:
+            if not self._confirmed(1):
+                return Decision(there, valid=True, reason=Reason.CONFIRMING, panic=panic)
+            return Decision(aimed, valid=True, reason=Reason.PANIC if panic else Reason.RAISED, panic=panic)
+        if aimed == there:
+            self._confirmed(0)
+            return Decision(there, valid=True, reason=Reason.PANIC if panic else Reason.STEADY, panic=panic)
+        lowest = max(self._recommended.at(now) or 0, there - max(1, math.floor(there * self._policy.down_ratio)))
+        if lowest >= there or now - self._lowered_at < self._policy.down_spacing_seconds:
+            self._confirmed(-1)
+            return Decision(there, valid=True, reason=Reason.DELAYED)
+        if not self._confirmed(-1):
+            return Decision(there, valid=True, reason=Reason.CONFIRMING)
+        self._lowered_at = now
+        return Decision(lowest, valid=True, reason=Reason.LOWERED)
+
+    def _confirmed(self, direction: int) -> bool:
+        self._agreed = self._agreed + 1 if direction == self._direction else 1
+        self._direction = direction
+        return self._agreed >= self._policy.confirming_ticks
+
+    def info(self, now: float) -> dict[str, Any]:
+        """The windows and the mode."""
+        return {
+            "stable_need": self._stable.at(now),
+            "panic_need": self._brief.at(now),
+            "recommended": self._recommended.at(now),
+            "panic_seconds_left": round(max(0.0, self._panic_until - now), 1),
+        }
+
+
+def _wanted(need: Need, replicas: Replicas) -> float | None:
+    """The highest need; of a backlog no more than has been asked for while some of that starts."""
+    backlog = need.backlog
+    if backlog is not None and replicas.pending:
+        backlog = min(backlog, float(replicas.asked_for))
+    known = [each for each in (need.flow, backlog) if each is not None]
+    return max(known) if known else None

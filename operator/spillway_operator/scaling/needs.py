@@ -1,0 +1,78 @@
+"""What a backend is asked for, and what a replica does -> replicas that are needed, by signal. The highest need counts.
+
+Two sorts of signals are kept apart, because they say different things while replicas start. A *flow* (tokens asked for each second,
+the share of GPU or KV cache in use) says how many replicas the present load takes. A *backlog* (requests that wait) is what too few
+replicas have left behind: replicas that are starting will work it off, and counting it again at each tick would start more and more of
+them.
+
+What nobody measured is None and counts for nothing; where no signal is known there is no need, which is not a need of zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """What one replica is to be given, as declared; None: not declared."""
+
+    queue_depth: float | None = None  # requests that wait, a replica
+    gpu_ratio: float | None = None
+    kv_cache_ratio: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """A backend at one moment: sums over it, means over its ready replicas."""
+
+    ready: int
+    tokens_per_second_asked: float | None = None  # of what came in; retries are asked once
+    tokens_per_second_replica: float | None = None  # as learned
+    waiting: int | None = None
+    gpu_ratio: float | None = None
+    kv_cache_ratio: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Replicas, not rounded; each with the signal that says so."""
+
+    flow: float | None = None
+    flow_signal: str = ""
+    backlog: float | None = None
+
+    @property
+    def known(self) -> bool:
+        """Whether anything was measured."""
+        return self.flow is not None or self.backlog is not None
+
+
+def need(observed: Observed, targets: Targets) -> Need:
+    """How many replicas each signal asks for, and the highest."""
+    flows = [
+        ("TokenDemand", _over(observed.tokens_per_second_asked, observed.tokens_per_second_replica)),
+        ("GPUUtilization", _share(observed.ready, observed.gpu_ratio, targets.gpu_ratio)),
+        ("KVCache", _share(observed.ready, observed.kv_cache_ratio, targets.kv_cache_ratio)),
+    ]
+    signal, flow = _highest(flows)
+    waiting = None if observed.waiting is None else float(observed.waiting)
+    return Need(flow=flow, flow_signal=signal, backlog=_over(waiting, targets.queue_depth))
+
+
+def _over(asked: float | None, each: float | None) -> float | None:
+    return None if asked is None or each is None or each <= 0 else asked / each
+
+
+def _share(ready: int, ratio: float | None, target: float | None) -> float | None:
+    each = _over(ratio, target)
+    return None if each is None or not ready else ready * each
+
+
+def _highest(needs: Iterable[tuple[str, float | None]]) -> tuple[str, float | None]:
+    known = [(value, signal) for signal, value in needs if value is not None]
+    if not known:
+        return "", None
+    value, signal = max(known)
+    return signal, value
