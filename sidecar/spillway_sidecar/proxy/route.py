@@ -15,6 +15,7 @@ from spillway_sidecar.balancing.conditions import Conditions
 from spillway_sidecar.flow.budget import RetryBudget
 from spillway_sidecar.proxy.answers import RETRY_AFTER_SECONDS
 from spillway_sidecar.proxy.attempt import NOT_ERRORS, RouteExchange
+from spillway_sidecar.proxy.continuation import ContinuedExchange
 from spillway_sidecar.proxy.downstream import Downstream
 from spillway_sidecar.proxy.errors import Outcome, Refusal
 from spillway_sidecar.proxy.head import RequestHead
@@ -112,7 +113,11 @@ class RouteSite(Listener):
             return
         if len(body) >= rule.profile.keys_from:
             read_keys(facts, rule.profile, head.fields, body)
-        RouteExchange(self, client, head, request_id, now).begin(facts, body, route, rule, head.fields)
+        if facts.stream and route.retries.continue_streams:
+            exchange: RouteExchange = ContinuedExchange(self, client, head, request_id, now).keep()
+        else:
+            exchange = RouteExchange(self, client, head, request_id, now)
+        exchange.begin(facts, body, route, rule, head.fields)
 
     def refused(self, refusal: Refusal) -> None:
         """Counts a refusal that no exchange has counted."""

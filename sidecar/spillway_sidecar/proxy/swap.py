@@ -24,7 +24,7 @@ from spillway_sidecar.scheduling.recurrence import Recurrence
 from spillway_sidecar.scheduling.speed import ClusterSpeed
 from spillway_sidecar.scheduling.wait import Turn
 from spillway_wire.loads import ClusterProblem
-from spillway_wire.names import RequestType
+from spillway_wire.names import Provider, RequestType
 from spillway_wire.snapshot import Cluster, Endpoint, Endpoints, Resource, ResourceKey, Route, SecretKeyRef, Weights
 
 SUFFIXES: Final = {
@@ -33,6 +33,7 @@ SUFFIXES: Final = {
     RequestType.EMBEDDINGS: "/embeddings",
 }
 ASK_FOR_LOAD: Final = b"endpoint-load-metrics-format: JSON\r\n"  # vLLM and Triton then tell it with each reply
+CONTINUING: Final = frozenset((Provider.VLLM, Provider.SGLANG))  # `continue_final_message`
 Credential = Callable[[str, SecretKeyRef], str | None]
 
 
@@ -149,6 +150,7 @@ class Swapper:
     def _arm(self, target: Target, cluster: Cluster) -> None:
         """Makes the request heads ready, with the key if one is asked for."""
         external = cluster.external
+        target.continues = external is None and cluster.provider in CONTINUING
         if external is None:
             ask = b"" if target.inbound else ASK_FOR_LOAD  # a sidecar tells it unasked
             target.heads = request_heads(target.host, target.port, tls=False, prefix="/v1", extra=ask)

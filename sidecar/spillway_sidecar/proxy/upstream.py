@@ -40,12 +40,13 @@ _NONE = b""
 class Target(EndpointState):
     """An endpoint with its address, its request heads made ready, and its idle connections."""
 
-    __slots__ = ("allowed_networks", "external", "heads", "host", "idle", "port", "server_name", "tls")
+    __slots__ = ("allowed_networks", "continues", "external", "heads", "host", "idle", "port", "server_name", "tls")
 
     def __init__(self, id_: str, host: str, port: int, inbound: bool, speed: ClusterSpeed) -> None:
         super().__init__(id_, inbound, speed)
         self.host = host
         self.port = port
+        self.continues = False  # its server can be told to go on with an answer that has begun
         self.external = False
         self.allowed_networks: tuple[str, ...] = ()  # where an external one's addresses may be beside the public internet
         self.tls: ssl.SSLContext | None = None
