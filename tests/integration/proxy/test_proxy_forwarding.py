@@ -152,9 +152,9 @@ async def test_bytes_that_nobody_asked_for_end_an_idle_connection():
         assert len(engine.connections) == 2
 
 
-async def test_the_models_name_is_replaced_and_nothing_else():
+async def test_the_models_name_is_replaced_and_values_stay_as_they_came():
     body = b'{ "messages" : [{"role":"user","content":"the \\"model\\": \\"m\\" {"}], "x":{"model":"m"},\n"mod\\u0065l"\t: "m" ,"n":1.50}'
-    wanted = body.replace(b'l"\t: "m"', b'l"\t: "org/other \\"q\\""')
+    wanted = b'{"messages":[{"role":"user","content":"the \\"model\\": \\"m\\" {"}],"x":{"model":"m"},"model":"org/other \\"q\\"","n":1.50}'
     async with routed(answers(reply()), override='org/other "q"') as (router, engine):
         assert (await router.ask(post(body))).status == 200
         assert engine.calls[0].body == wanted
@@ -164,7 +164,8 @@ def _external(port: int, key: str) -> dict[Any, Any]:
     resources = config(port)
     cluster = resources["cluster", "default/a"]
     assert isinstance(cluster, Cluster)
-    external = External(host="127.0.0.1", port=port, tls=False, path_prefix="/base/v1", auth=SecretKeyRef("s", key))
+    auth, allowed = SecretKeyRef("s", key), ("127.0.0.0/8",)
+    external = External("127.0.0.1", port, tls=False, path_prefix="/base/v1", auth=auth, allowed_networks=allowed)
     resources[key_of(cluster)] = Cluster(cluster.name, cluster.provider, cluster.model, external=external)
     return resources
 
