@@ -41,6 +41,7 @@ SLOWNESS_MAX: Final = 10.0
 SLOWNESS_HALF_LIFE_SECONDS: Final = 10.0
 SLOWNESS_GAIN: Final = 0.1
 UNARY_GAIN: Final = 0.05  # a whole reply's time says more of its length than of the engine
+_WORD_KEEPS: Final = 0.5 ** (1.0 / WORD_HALF_LIFE_SECONDS)  # a second
 _NEVER: Final = -1e9
 
 
@@ -202,17 +203,14 @@ class EndpointState(EndpointHealth):
         """What is before one more request, in tokens; -1 where it is `full`. Asked of every candidate of every request."""
         if self.in_flight >= self.max_requests:
             return -1.0
-        sent = self.sent_since
         if (
-            now - self.reported_at <= STALE_SECONDS
+            self.reported_requests + routers * self.sent_since >= self.max_requests
+            and now - self.reported_at <= STALE_SECONDS
             and not self.suspect
-            and self.reported_requests + routers * sent >= self.max_requests
         ):
             return -1.0
         mean = self.speed.waiting
-        told: float = (
-            mean + (self.told_tokens - mean) * 0.5 ** ((now - self.told_at) / WORD_HALF_LIFE_SECONDS) + self.sent_since_tokens
-        )
+        told: float = mean + (self.told_tokens - mean) * _WORD_KEEPS ** (now - self.told_at) + self.sent_since_tokens
         own = routers * (self.awaiting_tokens + RUNNING_TOKENS * self.in_flight)
         return BASE_TOKENS + (told if told > own else own)
 

@@ -29,6 +29,8 @@ SCAN_ALL: Final = 8
 SAMPLE: Final = 4
 SECOND_HOME: Final = 0.5  # of the prefill that the first home saves
 
+_NEVER: Final = float("inf")
+
 E = TypeVar("E", bound=EndpointState)
 
 
@@ -71,9 +73,9 @@ def _best(  # noqa: C901, PLR0912 - one loop over all candidates of every reques
     home, deputy = homes or (None, None)
     saved = request.shared * cost
     best: E | None = None
-    best_wait = second_wait = 0.0
+    best_wait = second_wait = _NEVER
     best_own = 0.0
-    compared = ties = 0
+    ties = 0
     for endpoint in endpoints:
         ahead = endpoint.wait_tokens(routers, now)
         if ahead < 0.0 or tried or endpoint.shut:
@@ -93,17 +95,22 @@ def _best(  # noqa: C901, PLR0912 - one loop over all candidates of every reques
         if endpoint.shut and not tried:
             request.limit = 0
             return endpoint  # due for its probe
-        compared += 1
-        if best is None or wait < best_wait:
-            best, second_wait, best_wait, best_own, ties = endpoint, best_wait, wait, own, 1
+        if wait < best_wait:
+            best = endpoint
+            second_wait = best_wait
+            best_wait = wait
+            best_own = own
+            ties = 1
         elif wait == best_wait:
             second_wait = wait
             ties += 1
             if view.random() * ties < 1.0:  # reservoir: each of the tied is as likely
                 best, best_own = endpoint, own
-        elif wait < second_wait or compared == 2:
+        elif wait < second_wait:
             second_wait = wait
-    if best is not None:
-        # In the best one's own tokens.
-        request.limit = max(1, int(second_wait / best.factor - best_own + best.speed.mean_cost)) if compared > 1 else 0
+    if best is None or second_wait == _NEVER:
+        request.limit = 0
+    else:
+        limit = second_wait / best.factor - best_own + best.speed.mean_cost  # in the best one's own tokens
+        request.limit = int(limit) if limit > 1.0 else 1
     return best
