@@ -1,6 +1,6 @@
 """More than the engines can do: goodput, refusals, priority and fairness.
 
-The world is small on purpose: four engines of four places each, prompts and outputs of one size, so that capacity is a figure. It is
+The world is small on purpose: four engines of eight places each, prompts of one size, so that capacity is a figure. It is
 measured in the same world by a closed loop that keeps every place taken.
 """
 
@@ -15,15 +15,16 @@ from tests.faults.fate import Fate, Request
 from tests.faults.load import Make, milliseconds, percentile
 from tests.faults.world import Shape
 
-PLACES: Final = 16
-TOKENS: Final = 10
+PLACES: Final = 32
+TOKENS: Final = (5, 35)  # of one size, all places of an engine would come free at once
+PROMPT_CHARACTERS: Final = 800
 PRIORITY: Final = "x-llm-d-inference-objective"
 FLOW: Final = "x-llm-d-inference-fairness-id"
 LIGHT_FLOWS: Final = 9
 SMALL: Final = Shape(
     gateways=1,
-    engine=("--decode-rate", "100", "--prefill-rate", "20000", "--max-running", "4"),
-    limits="{maxConcurrency: 4, maxQueue: 4}",
+    engine=("--decode-rate", "50", "--prefill-rate", "4000", "--max-running", "8"),
+    limits="{maxConcurrency: 8, maxQueue: 8}",
     first_token="5s",
     more=(
         f"  flowControl: {{maxRequests: 64, maxWait: 2s, priorityHeader: {PRIORITY}, "
@@ -36,15 +37,22 @@ WARM_SECONDS: Final = 2.0
 
 
 def plain(rng: random.Random, number: int) -> Request:
-    """All of one size."""
-    return Request(number, f"{number:x} ".ljust(400, "x"), TOKENS, stream=True)
+    """Prompts of one size."""
+    return Request(number, f"{number:x} ".ljust(PROMPT_CHARACTERS, "x"), rng.randint(*TOKENS), stream=True)
 
 
 def ranked(rng: random.Random, number: int) -> Request:
     """One in ten is of top priority."""
     top = rng.random() < 0.1
     headers = f"{PRIORITY}: top\r\n" if top else ""
-    return Request(number, f"{number:x} ".ljust(400, "x"), TOKENS, stream=True, headers=headers, flow="top" if top else "")
+    return Request(
+        number,
+        f"{number:x} ".ljust(PROMPT_CHARACTERS, "x"),
+        rng.randint(*TOKENS),
+        stream=True,
+        headers=headers,
+        flow="top" if top else "",
+    )
 
 
 def flows(hog_share: float) -> Make:
@@ -52,7 +60,14 @@ def flows(hog_share: float) -> Make:
 
     def make(rng: random.Random, number: int) -> Request:
         flow = "hog" if rng.random() < hog_share else f"light-{rng.randrange(LIGHT_FLOWS)}"
-        return Request(number, f"{number:x} ".ljust(400, "x"), TOKENS, stream=True, headers=f"{FLOW}: {flow}\r\n", flow=flow)
+        return Request(
+            number,
+            f"{number:x} ".ljust(PROMPT_CHARACTERS, "x"),
+            rng.randint(*TOKENS),
+            stream=True,
+            headers=f"{FLOW}: {flow}\r\n",
+            flow=flow,
+        )
 
     return make
 
