@@ -21,7 +21,8 @@ import enum
 from collections.abc import Sequence
 from typing import Final
 
-PENALTY_MAX: Final = 64.0
+PENALTY_MAX: Final = 1024.0
+PENALTY_STEP: Final = 4.0  # at 2 the home of a prefix, which saves a prefill, went on to look better after a failure
 PENALTY_HALF_LIFE_SECONDS: Final = 10.0
 AWAY_SECONDS: Final = 1.0  # the interval of reports
 DOWN_BASE_SECONDS: Final = 0.5
@@ -152,7 +153,7 @@ class EndpointHealth:
         self.refresh(now)
 
     def _punish(self, now: float) -> None:
-        self.penalty = min(self.penalty_now(now) * 2.0, PENALTY_MAX)
+        self.penalty = min(self.penalty_now(now) * PENALTY_STEP, PENALTY_MAX)
         self.failed_at = now
 
     # --- ejection

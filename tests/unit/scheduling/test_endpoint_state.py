@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spillway_sidecar.scheduling.health import AWAY_SECONDS, DOWN_AFTER_FAILURES, DOWN_MAX_SECONDS, SLOW_START_SECONDS
+from spillway_sidecar.scheduling.health import (
+    AWAY_SECONDS,
+    DOWN_AFTER_FAILURES,
+    DOWN_MAX_SECONDS,
+    PENALTY_MAX,
+    PENALTY_STEP,
+    SLOW_START_SECONDS,
+)
 from spillway_sidecar.scheduling.speed import BASE_TOKENS, ClusterSpeed, request_cost
 from spillway_sidecar.scheduling.state import RUNNING_TOKENS, STALE_SECONDS, WORD_HALF_LIFE_SECONDS, EndpointState
 from spillway_wire.loads import Load
@@ -150,7 +157,7 @@ def test_the_time_down_doubles_up_to_its_limit():
         times.append(state.down_until - 100.0)
     assert times[:4] == [0.5, 1.0, 2.0, 4.0]
     assert times[-1] == DOWN_MAX_SECONDS
-    assert state.penalty <= 64.0
+    assert state.penalty == PENALTY_MAX
 
 
 def test_success_after_being_down_ends_the_penalty_and_starts_slowly():
@@ -173,18 +180,17 @@ def test_success_after_being_down_ends_the_penalty_and_starts_slowly():
 def test_a_penalty_fades_without_another_request():
     state = endpoint()
     state.failed(0.0, hard=False)
-    assert state.factor == 2.0
+    assert state.factor == PENALTY_STEP
     state.refresh(10.0)
-    assert state.factor == pytest.approx(1.5)
+    assert state.factor == pytest.approx((1.0 + PENALTY_STEP) / 2.0)
     state.refresh(100.0)
     assert (state.factor, state.penalty) == (1.0, 1.0)
 
 
 def test_each_success_halves_a_penalty():
     state = endpoint()
-    for _ in range(2):
-        state.failed(0.0, hard=False)
-    assert state.penalty == 4.0
+    state.failed(0.0, hard=False)
+    assert state.penalty == PENALTY_STEP == 4.0
     state.succeeded(0.0)
     assert (state.penalty, state.failures) == (2.0, 0)
     state.succeeded(0.0)
