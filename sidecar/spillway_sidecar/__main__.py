@@ -46,6 +46,7 @@ from spillway_wire.snapshot import Cluster, SecretKeyRef, encode_resource
 
 _LOG = logging.getLogger("spillway.sidecar")
 BACKLOG = 4096
+ASYNCIO_BACKLOG = 128  # asyncio's own loop tries so many accepts in a row, also when there is no descriptor left
 OTHER_DESCRIPTORS = 64 + MAX_TURNED_AWAY  # what is neither a client's connection nor one to an endpoint
 # Exchanges free themselves by reference count; the collector only looks for the rare cycle.
 GC_THRESHOLDS = (50_000, 20, 50)
@@ -279,10 +280,11 @@ class Proxy:
         if settings.ca_file is not None:
             self._tls_context()  # a file that is no good is told at the start and not by the first snapshot
         self._start_alone()
-        listeners = [await loop.create_server(lambda: Downstream(self.route), settings.host, settings.port, backlog=BACKLOG)]
+        backlog = ASYNCIO_BACKLOG if isinstance(loop, asyncio.BaseEventLoop) else BACKLOG
+        listeners = [await loop.create_server(lambda: Downstream(self.route), settings.host, settings.port, backlog=backlog)]
         if inbound is not None:
             listeners.append(
-                await loop.create_server(lambda: Downstream(inbound), settings.host, settings.inbound_port, backlog=BACKLOG)
+                await loop.create_server(lambda: Downstream(inbound), settings.host, settings.inbound_port, backlog=backlog)
             )
         await self.admin.start()
         jobs = [run_sweeps(self.route, inbound), self._refresh(), self.reporter.run(), self.watch.run()]
