@@ -20,7 +20,7 @@ LOG_FLUSH_SECONDS: Final = 1.5
 
 @dataclass
 class Measured:
-    """What a row has found. `met`: whether the bar holds, its parts that are no matter of the machine's speed and those that are."""
+    """What a row has found, beside what its requests came to."""
 
     figure: str
     requests: list[Request]
@@ -54,7 +54,6 @@ class Bench:
     rng: random.Random
     seconds: float
     rate: float = RATE
-    notes: list[str] = field(default_factory=list)
 
     @contextlib.asynccontextmanager
     async def sending(self, make: Make = mixed, rate: float | None = None) -> AsyncIterator[list[Request]]:

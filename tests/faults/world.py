@@ -147,6 +147,7 @@ class World:
         self.sidecars = [self._sidecar(number) for number in range(ENGINES)]
         self.gateways = [self._gateway(number) for number in range(self.shape.gateways)]
         self.hosts = dict.fromkeys(range(ENGINES), "127.0.0.1")
+        self.guests: list[Program] = []  # started by a row, and ended with the world if not before
 
     # --- programs
 
@@ -175,13 +176,14 @@ class World:
         name = f"sim-{number}"
         inbound, engine = self.port(f"{name} inbound"), self.port(f"engine-{number}")
         options = ("--inbound-port", str(inbound), "--engine", f"http://127.0.0.1:{engine}", "--engine-health", "/health")
-        return self._proxy("sidecar", name, *options)
+        return self.proxy("sidecar", name, *options)
 
     def _gateway(self, number: int) -> Program:
         name = f"gateway-{number}"
-        return self._proxy("gateway", name, "--access-log", str(self.folder / f"{name}.access"))
+        return self.proxy("gateway", name, "--access-log", str(self.folder / f"{name}.access"))
 
-    def _proxy(self, role: str, name: str, *options: str) -> Program:
+    def proxy(self, role: str, name: str, *options: str) -> Program:
+        """One proxy, not started."""
         admin = self.port(f"{name} admin")
         return self.program(
             name, "spillway_sidecar", "--role", role, "--node-id", name, "--port", str(self.port(name)), "--admin-port", str(admin),
@@ -222,10 +224,11 @@ class World:
 
     async def stop(self) -> None:
         """Ends all."""
-        for program in self.programs:
+        programs = [*self.programs, *self.guests]
+        for program in programs:
             program.strike(signal.SIGCONT)
             program.strike(signal.SIGTERM)
-        for program in self.programs:
+        for program in programs:
             await program.end(signal.SIGTERM, 3.0)
         await self.relay.stop()
 

@@ -22,7 +22,8 @@ async def away(bench: Bench) -> Measured:
     """The operator is stopped, then killed; a third gateway starts meanwhile from the first one's state."""
     world, load = bench.world, bench.load
     times: list[float] = []
-    late = world._proxy("gateway", "gateway-late")
+    late = world.proxy("gateway", "gateway-late")
+    world.guests.append(late)
     port = world.port("gateway-late")
     async with bench.sending() as requests:
         end = bench.now + bench.seconds

@@ -21,7 +21,7 @@ def anywhere(rng: random.Random, number: int) -> Request:
     return request
 
 
-def chatty(rng: object, number: int) -> Request:
+def chatty(rng: random.Random, number: int) -> Request:
     """Streams that last a while."""
     return Request(number, f"{number:x}", 30, stream=True)
 
@@ -133,10 +133,13 @@ async def _struck(bench: Bench, victim: int, fault: str) -> int:
 async def in_a_stream(bench: Bench) -> Measured:
     """Long streams; engines and sidecars are killed, or their replies reset at a byte."""
     world, rng = bench.world, bench.rng
-    for number in range(ENGINES):
-        await world.fault(number, slow={"factor": 5.0})
+
+    async def slowed() -> None:
+        for number in range(ENGINES):
+            await world.fault(number, slow={"factor": 5.0})
+
+    await slowed()
     deaths: list[tuple[float, float]] = []
-    struck: dict[str, float] = {}
     async with bench.sending(chatty, bench.rate / 3) as requests:
         await asyncio.sleep(1.0)
         end = bench.now + bench.seconds
@@ -146,7 +149,6 @@ async def in_a_stream(bench: Bench) -> Measured:
             if way in {"reset", "cut"}:
                 await world.harm(victim, way, at=400, upto=6000)
                 await asyncio.sleep(0.3)
-                struck |= {tag: 0.0 for tag, *_ in await world.harmed()}
             else:
                 program = (world.engines if way == "engine" else world.sidecars)[victim]
                 start = bench.now
@@ -156,8 +158,7 @@ async def in_a_stream(bench: Bench) -> Measured:
                 await asyncio.sleep(0.5)
                 program.start()
             await world.heal()
-            for number in range(ENGINES):
-                await world.fault(number, slow={"factor": 5.0})
+            await slowed()
             await asyncio.sleep(0.5)
     broken = [r for r in requests if r.fate is Fate.SIGNALLED]
     times = [r.ended - start for r in broken for start, end in deaths if start <= r.ended <= end and r.first < start]
