@@ -118,6 +118,11 @@ class RouteExchange(Exchange):
         """It has waited, and `target` has room."""
         self.facts.limit = 0
         self._go((backend, target, [], None))
+        if self.attempts and self.ticket is not None:
+            self.attempts = (
+                *self.attempts[:-1],
+                (*self.attempts[-1][:3], f"waited {self.site.now - self.ticket.arrived:.3f} s for room"),
+            )
 
     def evicted(self, refusal: Refusal) -> None:
         """It has waited, and gives way to another."""

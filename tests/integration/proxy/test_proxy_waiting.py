@@ -171,6 +171,11 @@ async def test_an_endpoint_that_a_snapshot_brings_is_for_those_who_wait_too():
         router.swapper.swap("2", config(full.port, fresh.port, limits=Limits(max_concurrency=1)))
         assert (await client.reply()).status == 200
         assert names(fresh) == ["b"]
+        decisions = router.site.decisions
+        assert decisions is not None
+        decision = decisions.find("t-2")
+        assert decision is not None
+        assert "waited" in str(decision.as_dict()["attempts"])
 
 
 async def test_a_request_that_a_full_sidecar_refuses_waits_for_its_room():
