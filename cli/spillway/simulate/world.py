@@ -65,7 +65,6 @@ class Run:
     endpoints: int
     faulty: int
     preempted: int
-    events: int
 
 
 class World:
@@ -119,7 +118,7 @@ class World:
                     self._timer(kind, payload, now)
             if progress is not None and not events % _PROGRESS_EVERY:
                 progress(heap[0][0] if heap else 0.0)
-        return Run(self.requests, self.waiting, len(engines), self.faulty, sum(engine.preempted for engine in engines), events)
+        return Run(self.requests, self.waiting, len(engines), self.faulty, sum(engine.preempted for engine in engines))
 
     def _begin(self) -> None:
         setting = self.setting

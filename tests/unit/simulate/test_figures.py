@@ -36,7 +36,7 @@ def test_only_requests_after_the_warm_up_count_and_failed_ones_are_no_good():
         ended(3, 12.0, 1.0, 1, failed=True),
         ended(4, 13.0, 1.0, 1, hit=True),
     ]
-    run = Run(requests, [[], []], endpoints=2, faulty=1, preempted=0, events=0)
+    run = Run(requests, [[], []], endpoints=2, faulty=1, preempted=0)
     figures = measure(run, warmup_seconds=5.0, slo_seconds=2.0, interval_seconds=1.0, fault_at_seconds=8.0)
     assert figures.requests == 4
     assert figures.ttft_p99_seconds == pytest.approx(3.0)
