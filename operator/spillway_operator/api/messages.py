@@ -19,6 +19,7 @@ _TYPES: Final = {
     "array": "a list (lines that begin with -)",
     "string": "text",
     "integer": "a whole number",
+    "boolean": "true or false",
 }
 _SIZES: Final = {
     "Length": "characters",

@@ -35,6 +35,7 @@ def test_what_is_before_a_request_is_the_larger_of_the_word_and_the_own_count(
     routers: int, told: int, before: list[int], after: list[int]
 ):
     state = endpoint()
+    state.limit(1000, 0)
     for tokens in before:
         state.sent(tokens)
         state.awaits(tokens)
