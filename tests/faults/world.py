@@ -140,7 +140,7 @@ class World:
         self.folder = folder
         self.seed = seed
         self.shape = shape or Shape()
-        self.port = Ports(seed)
+        self.port = Ports(os.getpid())  # not of the seed: runs side by side need their own
         self.relay = Relay(self.port("relay"))
         self.operator = self._operator()
         self.engines = [self._engine(number) for number in range(ENGINES)]

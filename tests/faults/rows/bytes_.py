@@ -43,7 +43,7 @@ async def every_byte(bench: Bench) -> Measured:
     return Measured(f"{len(places)} places cut or reset, {told} signalled", requests)
 
 
-@row("corrupt, huge, flooded, half-closed, dripping, silent replies", "0 lost, 0 crossed, memory flat", seconds=36)
+@row("corrupt, huge, flooded, half-closed, dripping, silent replies", "0 lost, 0 crossed, memory flat", seconds=30)
 async def hostile(bench: Bench) -> Measured:
     """Each kind of harm in turn, at all engines, to one reply in twenty."""
     world = bench.world

@@ -29,7 +29,7 @@ def chatty(rng: random.Random, number: int) -> Request:
 @row(
     "engine or sidecar killed, refused, reset, 5xx",
     "0 lost; failover p50 <= 3 ms, p99 <= 25 ms",
-    seconds=105,
+    seconds=101,
 )
 async def killed(bench: Bench) -> Measured:
     """Strikes one of the four after the other, each in a way drawn from the seed, heals it, and waits a little."""

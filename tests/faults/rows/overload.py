@@ -140,7 +140,7 @@ async def ten_times(bench: Bench) -> Measured:
     return await overload(bench, 10.0, 0.9)
 
 
-@row("top priority at 3x", "its TTFT within 1.2x of that at 80 % load", seconds=40, allowed=REFUSED, shape=SMALL)
+@row("top priority at 3x", "its TTFT within 1.2x of that at 80 % load", seconds=30, allowed=REFUSED, shape=SMALL)
 async def priority(bench: Bench) -> Measured:
     """One request in ten is of top priority, at 80 % and at 300 % of capacity."""
     able = await capacity(bench, bench.seconds / 5)
@@ -158,7 +158,7 @@ async def priority(bench: Bench) -> Measured:
     )
 
 
-@row("a hog and nine light flows", "light p99 within 1.2x of alone", seconds=40, allowed=REFUSED, shape=SMALL)
+@row("a hog and nine light flows", "light p99 within 1.2x of alone", seconds=30, allowed=REFUSED, shape=SMALL)
 async def hog(bench: Bench) -> Measured:
     """Nine flows send 45 % of the capacity together; then a tenth sends 255 % beside them."""
     able = await capacity(bench, bench.seconds / 5)

@@ -12,7 +12,7 @@ from tests.faults.world import Program
 ENDPOINT_LAG_SECONDS = 0.2  # from a pod's deletion to the last connection that its Service sends there
 
 
-@row("rolling restart of sidecars and gateways", "0 lost", seconds=105, allowed=())
+@row("rolling restart of sidecars and gateways", "0 lost", seconds=101, allowed=())
 async def rolling(bench: Bench) -> Measured:
     """As a Deployment does it: preStop, gone from the Service a little later, SIGTERM, the next one starts when it has ended."""
     world, load = bench.world, bench.load
