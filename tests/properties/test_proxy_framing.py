@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from spillway_sidecar.proxy.framing import ChunkCursor, ChunkedBody, FramingError
 
-_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})(?:[ \t]*;[\x20-\x7e\t]{0,256})?\r\n")
+_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})(?:;[\x20-\x7e\t]{0,256})?\r\n")
 
 
 def reference(data: bytes) -> tuple[bytes, int, int] | None:
@@ -29,7 +29,7 @@ def reference(data: bytes) -> tuple[bytes, int, int] | None:
         position = start + size + 2
 
 
-_extensions = st.one_of(st.just(b""), st.from_regex(rb"[ \t]{0,3};[\x20-\x7e\t]{0,40}", fullmatch=True))
+_extensions = st.one_of(st.just(b""), st.from_regex(rb";[\x20-\x7e\t]{0,40}", fullmatch=True))
 
 
 @st.composite

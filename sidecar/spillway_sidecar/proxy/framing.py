@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,8}+)(?:[ \t]*+;[\x20-\x7e\t]{0,256}+)?+\r\n")
+_SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,8}+)(?:;[\x20-\x7e\t]{0,256}+)?+\r\n")
 _MAX_SIZE_LINE: Final = 300
 
 

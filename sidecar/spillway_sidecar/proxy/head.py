@@ -39,6 +39,7 @@ SINGLETONS: Final = frozenset(
 
 _BODILESS: Final = (204, 304)
 _CRLF: Final = b"\r\n"
+_TABBED_FRAMING: Final = re.compile(rb"(?im)^(?:content-length|transfer-encoding):[^\r]*\t")  # not white space to every server
 
 Fields = dict[bytes, bytes]  # values without the white space around them
 
@@ -88,6 +89,8 @@ def parse_request(data: bytes, *, max_body_bytes: int) -> RequestHead | None:
         fields = _joined(lines)
     if target[0] != 0x2F or len(target) > MAX_TARGET_BYTES:
         target = _origin_form(target, fields)
+    if b"\t" in blob and _TABBED_FRAMING.search(blob) is not None:
+        raise malformed("A tab stands beside the value of a header that frames the body.")
     get = fields.get
     http11 = minor == b"1"
     declared = get(b"content-length")
