@@ -26,7 +26,7 @@ from spillway_sidecar.scheduling.speed import EXPECTED_OUTPUT_TOKENS
 from spillway_wire.names import RequestType
 
 if TYPE_CHECKING:
-    from spillway_sidecar.proxy.attempt import RouteExchange
+    from spillway_sidecar.proxy.placement import Placement
     from spillway_sidecar.proxy.route import RouteSite
 
 OUTPUT_WEIGHT: Final = 2  # a generated token costs an engine about as much as two that it reads
@@ -41,7 +41,7 @@ class Lane:
 
     __slots__ = ("_backends", "queue", "rule", "type")
 
-    def __init__(self, rule: CompiledRule[Pool[Target]], request_type: RequestType, queue: FairQueue[RouteExchange]) -> None:
+    def __init__(self, rule: CompiledRule[Pool[Target]], request_type: RequestType, queue: FairQueue[Placement]) -> None:
         self.type = request_type
         self.queue = queue
         self.follow(rule)
@@ -68,7 +68,7 @@ class WaitingRoom:
         self._freed: dict[Target, str] = {}
         self._scheduled = False
 
-    def must_wait(self, exchange: RouteExchange, target: Target) -> bool:
+    def must_wait(self, exchange: Placement, target: Target) -> bool:
         """Whether `target`, the best that there is for the request, has as much as it can run, and so has every other; or others wait already."""
         site = self._site
         if not target.saturated(site.routers, site.now):
@@ -85,7 +85,7 @@ class WaitingRoom:
             other.saturated(routers, now) or eliminate(other, (), routers, now) is not None for other in endpoints(exchange.rule)
         )
 
-    def for_room(self, exchange: RouteExchange) -> bool:
+    def for_room(self, exchange: Placement) -> bool:
         """Whether it is for want of room alone that no endpoint could be chosen; one that has asked for a pause is left alone."""
         routers, now = self._site.routers, self._site.now
         return exchange.route.flow.max_requests > 0 and any(
@@ -93,7 +93,7 @@ class WaitingRoom:
             for target in endpoints(exchange.rule)
         )
 
-    def enter(self, exchange: RouteExchange, fields: Fields | None = None) -> Refusal | None:
+    def enter(self, exchange: Placement, fields: Fields | None = None) -> Refusal | None:
         """Lets a request wait, or says why not. `fields`: its head, for the flow that it belongs to."""
         site, route, facts = self._site, exchange.route, exchange.facts
         flow = route.flow
@@ -129,12 +129,12 @@ class WaitingRoom:
         self._soon()
         return None
 
-    def out_of_time(self, exchange: RouteExchange) -> Refusal:
+    def out_of_time(self, exchange: Placement) -> Refusal:
         """What is said to one that has waited as long as it may."""
         lane = self._lane(exchange.route, exchange.rule, exchange.facts.type)
         return _full(Outcome.QUEUE_TIMEOUT, lane.queue.retry_after_seconds(exchange.priority, self._site.now))
 
-    def over(self, exchange: RouteExchange, prompt_tokens: int, output_tokens: int) -> None:
+    def over(self, exchange: Placement, prompt_tokens: int, output_tokens: int) -> None:
         """A request that waited, or waits, has ended."""
         ticket, exchange.ticket = exchange.ticket, None
         if ticket is None:
@@ -165,7 +165,7 @@ class WaitingRoom:
                     break
                 self._dispatch(lane, ticket, *place)
 
-    def _place(self, lane: Lane, exchange: RouteExchange) -> tuple[Backend[Pool[Target]], Target] | None:
+    def _place(self, lane: Lane, exchange: Placement) -> tuple[Backend[Pool[Target]], Target] | None:
         """Where there is room for the request: the best place, else any."""
         site = self._site
         routers, now = site.routers, site.now
@@ -231,7 +231,7 @@ class WaitingRoom:
 
     def _fill(self, target: Target, cluster: str) -> bool:
         """Gives the endpoint the request whose turn it is; False where none of those that wait may go there."""
-        best: tuple[tuple[int, float], Lane, Ticket[RouteExchange], Backend[Pool[Target]]] | None = None
+        best: tuple[tuple[int, float], Lane, Ticket[Placement], Backend[Pool[Target]]] | None = None
         for lane in self._lanes.values():
             backend = lane.backend(cluster)
             ticket = lane.queue.head() if backend is not None else None
@@ -246,7 +246,7 @@ class WaitingRoom:
         self._dispatch(lane, ticket, backend, target)
         return True
 
-    def _dispatch(self, lane: Lane, ticket: Ticket[RouteExchange], backend: Backend[Pool[Target]], target: Target) -> None:
+    def _dispatch(self, lane: Lane, ticket: Ticket[Placement], backend: Backend[Pool[Target]], target: Target) -> None:
         self.count -= 1
         lane.queue.take(ticket, self._site.now)
         ticket.item.admitted(backend, target)

@@ -92,7 +92,9 @@ class RecoveryCollector(Collector):
             for result, count in stats.hedges.items():
                 hedges.add_metric([stats.route, stats.rule, stats.cluster, result], count)
         ejections = CounterMetricFamily("spillway_ejections", "Ejections of endpoints, by reason.", labels=["backend", "reason"])
-        ejected = GaugeMetricFamily("spillway_ejected_endpoints", "Endpoints that are out, by reason.", labels=["backend", "reason"])
+        ejected = GaugeMetricFamily(
+            "spillway_ejected_endpoints", "Endpoints that are out, by reason.", labels=["backend", "reason"]
+        )
         for backend, reason, count, out in self._ejections():
             ejections.add_metric([backend, reason], count)
             ejected.add_metric([backend, reason], out)
