@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from spillway_sidecar.balancing.choose import Choice, choose, supports
+from spillway_sidecar.balancing.choose import Choice, choose, endpoints, supports
 from spillway_sidecar.balancing.last_resort import least_bad
 from spillway_sidecar.flow.band import Ticket
 from spillway_sidecar.proxy.answers import nowhere, unsupported
@@ -105,6 +105,10 @@ class Placement(Exchange):
         site = self.site
         candidates: list[Candidate] | None = [] if site.decisions is not None else None
         choice = choose(self.rule, self.facts, site, self.tried, candidates)
+        if choice is not None and choice[1].shut and self.tried:
+            # It would be the probe of an endpoint that is half open: no place for a request that has failed once, while one is well.
+            half_open = tuple(target for target in endpoints(self.rule) if target.shut)
+            choice = choose(self.rule, self.facts, site, (*self.tried, *half_open)) or choice
         if choice is None and (found := least_bad(self.rule, self.facts.type, site.routers, site.now, self.tried)) is not None:
             choice = (*found, candidates or [], None)
         if choice is None:
