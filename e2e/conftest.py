@@ -20,6 +20,17 @@ from spillway_wire import VERSION
 CRDS = Path(__file__).resolve().parents[1] / "crds"
 
 
+SETUP_SECONDS = 900
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whichever test is the first to need them waits for clusters and images, which the first time takes minutes."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            own = item.get_closest_marker("timeout")
+            item.add_marker(pytest.mark.timeout(SETUP_SECONDS + (own.args[0] if own else 0)), append=False)
+
+
 @contextmanager
 def _namespace(kubectl: Kubectl) -> Iterator[Kubectl]:
     name = f"e2e-{secrets.token_hex(4)}"

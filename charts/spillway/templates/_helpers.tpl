@@ -132,6 +132,8 @@ readOnlyRootFilesystem: true
 - --tls-key-file=/var/run/spillway/tls/tls.key
 - --lease-namespace={{ .Release.Namespace }}
 - --lease-name={{ include "spillway.operator.name" . }}
+{{- /* A container that is started again in its pod is known to be the leader's next life, and waits for nobody. */}}
+- --identity=$(POD_NAME)
 - --gateway-service-account={{ $account }}
 {{- with .Values.operator.podSelector }}
 - --pod-selector={{ . }}
