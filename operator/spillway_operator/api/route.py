@@ -131,7 +131,9 @@ class RouteRule(SpecModel):
     spill: Spill | None = Field(
         default=None, description="Send on what would wait too long; it comes back when the wait has fallen to four fifths."
     )
-    scheduling: Scheduling | None = Field(default=None, description="By what endpoints and backends are chosen, in place of the route's.")
+    scheduling: Scheduling | None = Field(
+        default=None, description="By what endpoints and backends are chosen, in place of the route's."
+    )
 
 
 class Timeouts(SpecModel):

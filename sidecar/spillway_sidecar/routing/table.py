@@ -142,7 +142,9 @@ def compile_table(
         compiled = CompiledRoute(
             name=route.name,
             models=route.models,
-            rules=tuple(_compile_rule(route, rule, effective.get(rule.name, {}), cluster_of, conditions_of) for rule in route.rules),
+            rules=tuple(
+                _compile_rule(route, rule, effective.get(rule.name, {}), cluster_of, conditions_of) for rule in route.rules
+            ),
             timeouts=route.timeouts,
             retries=route.retries,
             flow=_compile_flow(route.flow_control),
