@@ -58,7 +58,7 @@ class Shape:
     gateways: int = 1
     engine: tuple[str, ...] = ("--decode-rate", "400", "--prefill-rate", "1000000")
     limits: str = "{maxConcurrency: 256}"
-    first_token: str = "1s"
+    first_token: str = "2s"
     stream_idle: str = "2s"
     request: str = "15s"
     more: str = ""  # further lines of the routes' spec
