@@ -28,7 +28,7 @@ from spillway_sidecar.drain import drain, drained, leave
 from spillway_sidecar.engines import GpuLoad
 from spillway_sidecar.guard import Guard
 from spillway_sidecar.loop_watch import LoopWatch
-from spillway_sidecar.proxy.downstream import Downstream
+from spillway_sidecar.proxy.downstream import accept
 from spillway_sidecar.proxy.listener import MAX_TURNED_AWAY, Listener
 from spillway_sidecar.proxy.route import RouteSite
 from spillway_sidecar.proxy.swap import Swapper
@@ -281,10 +281,10 @@ class Proxy:
             self._tls_context()  # a file that is no good is told at the start and not by the first snapshot
         self._start_alone()
         backlog = ASYNCIO_BACKLOG if isinstance(loop, asyncio.BaseEventLoop) else BACKLOG
-        listeners = [await loop.create_server(lambda: Downstream(self.route), settings.host, settings.port, backlog=backlog)]
+        listeners = [await loop.create_server(lambda: accept(self.route), settings.host, settings.port, backlog=backlog)]
         if inbound is not None:
             listeners.append(
-                await loop.create_server(lambda: Downstream(inbound), settings.host, settings.inbound_port, backlog=backlog)
+                await loop.create_server(lambda: accept(inbound), settings.host, settings.inbound_port, backlog=backlog)
             )
         await self.admin.start()
         jobs = [run_sweeps(self.route, inbound), self._refresh(), self.reporter.run(), self.watch.run()]

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from spillway_sidecar.proxy.downstream import Downstream
+from spillway_sidecar.proxy.downstream import accept
 from spillway_sidecar.proxy.inbound import InboundSite
 from spillway_sidecar.proxy.route import RouteSite
 from spillway_sidecar.proxy.swap import Swapper, request_heads
@@ -252,7 +252,7 @@ class Bench:
         return Inbound(self, site, await self._listen(site), state)
 
     async def _listen(self, site: Any) -> int:
-        server = await asyncio.get_running_loop().create_server(lambda: Downstream(site), "127.0.0.1", 0, backlog=2048)
+        server = await asyncio.get_running_loop().create_server(lambda: accept(site), "127.0.0.1", 0, backlog=2048)
 
         async def stop() -> None:
             server.close()

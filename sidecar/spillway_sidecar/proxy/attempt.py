@@ -13,7 +13,7 @@ from spillway_sidecar.balancing.choose import Choice, any_open
 from spillway_sidecar.proxy.answers import failure, full, nowhere, retry_after_seconds
 from spillway_sidecar.proxy.call import CHOOSING, CONNECTING, OVER, STREAMING, WAITING
 from spillway_sidecar.proxy.errors import Outcome, Refusal
-from spillway_sidecar.proxy.head import ResponseHead
+from spillway_sidecar.proxy.heads import ResponseHead
 from spillway_sidecar.proxy.hedge import hedge
 from spillway_sidecar.proxy.placement import Placement
 from spillway_sidecar.proxy.record import write_decision, write_line
@@ -103,8 +103,8 @@ class RouteExchange(Placement):
         if content_type[:16].lower() != b"application/json":
             self.let_go()
             if self.backend is not None and self.backend.fallback is not None:
-                self.backend.fallback.answered(self, self.site.clock())
-            self._release(now=self.site.clock(), ok=True)
+                self.backend.fallback.answered(self, self.router.clock())
+            self._release(now=self.router.clock(), ok=True)
             kept = status if status in (400, 401, 403, 404, 413, 422) else 502
             self.refuse(Refusal(kept, Outcome.UPSTREAM_ERROR, "The model's server refused the request.", code="upstream_error"))
             return False
@@ -115,7 +115,7 @@ class RouteExchange(Placement):
         target, upstream = self.target, self.upstream
         if self.hedge is not None or target is None or upstream is None or not target.inbound:
             return False
-        site = self.site
+        site = self.router
         now = site.now = site.clock()
         self._serial += 1
         self._declines += 1
@@ -140,7 +140,7 @@ class RouteExchange(Placement):
         """A full sidecar has refused: another router was quicker. The request waits for room again."""
         if self.hedge is not None or len(self.failures) >= MAX_REFUSALS or not self.route.flow.max_requests:
             return False
-        site, target = self.site, self.target
+        site, target = self.router, self.target
         now = site.now = site.clock()
         if self.backend is not None and self.backend.fallback is not None:
             self.backend.fallback.withdrawn(self)
@@ -154,7 +154,7 @@ class RouteExchange(Placement):
         """The attempt ended without a reply."""
         target = self.target
         if reused and target is not None and not self._fresh and self.backend is not None and self.hedge is None:
-            self.site.now = self.site.clock()
+            self.router.now = self.router.clock()
             self._leave(target)
             target.close_idle()
             self._go((self.backend, target, [], None), fresh=True)
@@ -165,7 +165,7 @@ class RouteExchange(Placement):
         """The attempt is over. It does not count where nothing can have begun (refused, or turned away), or where it was our own probe."""
         if self._probe or (outcome is Outcome.CONNECT and self._uncounted < MAX_REFUSALS and self.route.retries.max_attempts > 1):
             counts = False
-        site = self.site
+        site = self.router
         now = site.now = site.clock()
         target = self.target
         assert target is not None  # noqa: S101
@@ -192,14 +192,14 @@ class RouteExchange(Placement):
 
     def blame(self, target: Target, outcome: Outcome, sent_at: float) -> None:
         """The failure of an attempt is the endpoint's."""
-        target.failed(self.site.now, hard=outcome in _HARD, sent_at=sent_at)
+        target.failed(self.router.now, hard=outcome in _HARD, sent_at=sent_at)
 
     def next_attempt(self, outcome: Outcome, status: int, *, counts: bool = True) -> None:
         """Goes elsewhere after a failure, while attempts, deadline and budget allow; else tells the client of it."""
         attempts = len(self.tried) - self._uncounted
-        if attempts < self.route.retries.max_attempts and self.site.now < self.started + self.route.timeouts.request_seconds:
+        if attempts < self.route.retries.max_attempts and self.router.now < self.started + self.route.timeouts.request_seconds:
             choice = self._choose()
-            if (choice is not None or self.site.waiting.for_room(self)) and (not counts or self._retrying or self.budget.take()):
+            if (choice is not None or self.router.waiting.for_room(self)) and (not counts or self._retrying or self.budget.take()):
                 self._retrying = self._retrying or counts
                 self.retries += 1
                 if self.stats is not None:
@@ -213,7 +213,7 @@ class RouteExchange(Placement):
 
     def _answer(self, outcome: Outcome, status: int) -> None:
         """No attempt is left: the client is told of the last one."""
-        self.refuse(full(self.rule, self.site) if outcome is Outcome.OVERLOADED else failure(outcome, status))
+        self.refuse(full(self.rule, self.router) if outcome is Outcome.OVERLOADED else failure(outcome, status))
 
     def _release(self, now: float, *, ok: bool) -> None:
         """The endpoint does not work for this request any more."""
@@ -228,9 +228,9 @@ class RouteExchange(Placement):
         target.done(self.cost, probe=self._probe)
         self._probe = False
         if target.turn is not None:
-            target.turn.ended(self.site.now, target.queue_now(self.site.now))
-        if self.site.waiting.count:
-            self.site.waiting.freed(self.backend, target)
+            target.turn.ended(self.router.now, target.queue_now(self.router.now))
+        if self.router.waiting.count:
+            self.router.waiting.freed(self.backend, target)
         if self._awaits:
             self._awaits = False
             target.arrived(self.cost)
@@ -240,27 +240,31 @@ class RouteExchange(Placement):
     def take_load(self, target: Target, head: ResponseHead) -> None:
         """What a sidecar says of its load, with the admission answer or the reply; or an engine without one, which is asked to."""
         if not target.external:
-            target.heard_at = self.site.clock()
+            target.heard_at = self.router.clock()
             value = head.fields.get(_LOAD_HEADER)
             load = decode_load(value) if value is not None else None
             if load is not None:
                 target.report(load, target.heard_at)
-                if self.site.waiting.count:
-                    self.site.waiting.freed(self.backend, target)
+                if self.router.waiting.count:
+                    self.router.waiting.freed(self.backend, target)
 
     def take_pause(self, target: Target | None, head: ResponseHead) -> None:
         """What a server without a sidecar says of when it wants to be asked again; a sidecar says it by its load."""
         value = head.fields.get(b"retry-after")
         if target is None or target.inbound or (head.status != 429 and (value is None or head.status != 503)):
             return
-        wall_clock = self.site.wall_clock
-        target.limit_rate(retry_after_seconds(value, wall_clock() if wall_clock is not None else None), self.site.clock())
+        wall_clock = self.router.wall_clock
+        target.limit_rate(retry_after_seconds(value, wall_clock() if wall_clock is not None else None), self.router.clock())
 
     def reply_fields(self, status: int) -> bytes:
         """The request's id; an error's origin; the endpoint's load, where the client has asked for it."""
         if status >= 400:
             return b"x-request-id: %b\r\nx-spillway-reason: upstream_error\r\n" % self.request_id
-        if self.load_format is not None and self.target is not None and (load := fresh(self.target, self.site.clock())) is not None:
+        if (
+            self.load_format is not None
+            and self.target is not None
+            and (load := fresh(self.target, self.router.clock())) is not None
+        ):
             told = encode_load_text(load) if self.load_format.lower() == b"text" else encode_load(load)
             return b"x-request-id: %b\r\nendpoint-load-metrics: %b\r\n" % (self.request_id, told)
         return b"x-request-id: %b\r\n" % self.request_id
@@ -307,7 +311,7 @@ class RouteExchange(Placement):
             self.let_go()
             self._interrupt(outcome)
         elif self.state in {CONNECTING, WAITING}:
-            self.site.now = now
+            self.router.now = now
             if self.hedge is not None and self.target is not None and outcome is Outcome.REQUEST_TIMEOUT:
                 self.hedge.drop()
             if self.target is None:
@@ -316,8 +320,8 @@ class RouteExchange(Placement):
             self.let_go()
             self._attempt_failed(outcome, blame=True)
         else:
-            self.site.now = now
-            self.refuse(self.site.waiting.out_of_time(self))
+            self.router.now = now
+            self.refuse(self.router.waiting.out_of_time(self))
 
     def wait(self, now: float) -> None:
         """Still no first token: late, it is worth a hedge; overdue, it tells of its endpoint, and goes on elsewhere once that is out."""
@@ -332,7 +336,7 @@ class RouteExchange(Placement):
             return
         target.waits_overdue += overdue(now - self.sent_at, self._late_at - self.sent_at)
         if target.ejected is Ejection.SILENT:
-            self.site.now = now
+            self.router.now = now
             if self._elsewhere():
                 self.let_go()
                 self._attempt_failed(Outcome.SILENT, blame=True)
@@ -348,7 +352,7 @@ class RouteExchange(Placement):
         target = self.target
         if serial != self._serial or target is None or self.state not in {CONNECTING, WAITING}:
             return
-        site = self.site
+        site = self.router
         wait = self.route.timeouts.admission_seconds
         if self.state == WAITING and now - target.heard_at > wait and self._elsewhere():
             self.let_go()
@@ -363,7 +367,7 @@ class RouteExchange(Placement):
         if len(self.tried) + 1 >= self.route.retries.max_attempts or not (self._retrying or self.budget.has_room):
             return False
         tried = self.tried if self.target is None else (*self.tried, self.target)
-        return any_open(self.rule, self.site, tried)
+        return any_open(self.rule, self.router, tried)
 
     # --- a hedge
 
@@ -380,8 +384,8 @@ class RouteExchange(Placement):
         """The hedge's attempt is this exchange's from now on."""
         backend, self.target, candidates, _ = choice
         self.backend = backend
-        self.stats = self.site.stats.backend(*backend.key)
-        if self.site.decisions is not None:
+        self.stats = self.router.stats.backend(*backend.key)
+        if self.router.decisions is not None:
             self.attempts = (*self.attempts, (backend.name, self.target.id, candidates, None))
         self.upstream = upstream
         if upstream is not None:
@@ -395,7 +399,7 @@ class RouteExchange(Placement):
 
     def note_hedge(self, choice: Choice[Target], note: str) -> None:
         """Writes a hedge down that was not taken, before the attempt that still is."""
-        if self.site.decisions is None:
+        if self.router.decisions is None:
             return
         attempt = (choice[0].name, choice[1].id, choice[2], None)
         kept = () if self.target is None else self.attempts[-1:]
@@ -404,7 +408,7 @@ class RouteExchange(Placement):
 
     def count_hedge(self, result: str, backend: Backend[Pool[Target]]) -> None:
         """Counts how a hedge ended, under the backend that it went to."""
-        hedges = self.site.stats.backend(*backend.key).hedges
+        hedges = self.router.stats.backend(*backend.key).hedges
         hedges[result] = hedges.get(result, 0) + 1
 
     # --- the end
@@ -419,7 +423,7 @@ class RouteExchange(Placement):
 
     def account(self, outcome: Outcome) -> None:
         """Counts the request; gives back what it held."""
-        site = self.site
+        site = self.router
         now = site.now = site.clock()
         self.budget.in_flight -= 1
         if self._retrying or self.hedge is not None:
@@ -452,7 +456,7 @@ class RouteExchange(Placement):
         """Counts the request under its backend, or under its route where it has reached none."""
         stats = self.stats
         if stats is None:
-            self.site.stats.refuse(self.route.name, outcome)
+            self.router.stats.refuse(self.route.name, outcome)
             return
         stats.outcomes[outcome] = stats.outcomes.get(outcome, 0) + 1
         if outcome is _OK:

@@ -11,7 +11,7 @@ import ssl
 from typing import TYPE_CHECKING, Any
 
 from spillway_sidecar.proxy.errors import Outcome
-from spillway_sidecar.proxy.head import ResponseHead
+from spillway_sidecar.proxy.heads import ResponseHead
 
 if TYPE_CHECKING:
     from spillway_sidecar.proxy.upstream import Target, Upstream

@@ -11,7 +11,8 @@ from typing import Final
 
 import msgspec
 
-from spillway_sidecar.proxy.head import RequestHead, parse_request
+from spillway_sidecar.proxy.head import parse_request
+from spillway_sidecar.proxy.heads import RequestHead
 
 UNDERSCORES: Final = "underscores"
 NON_ASCII: Final = "non-ascii"

@@ -13,7 +13,7 @@ from spillway_sidecar.proxy.attempt import RouteExchange
 from spillway_sidecar.proxy.call import OVER
 from spillway_sidecar.proxy.errors import Outcome, Refusal
 from spillway_sidecar.proxy.framing import ChunkCursor, FramingError, event_end
-from spillway_sidecar.proxy.head import ResponseHead
+from spillway_sidecar.proxy.heads import ResponseHead
 from spillway_sidecar.routing.continuation import Heard, continued, hear, rest
 
 MAX_KEPT_BYTES: Final = 256 * 1024
@@ -67,7 +67,7 @@ class ContinuedExchange(RouteExchange):
 
     def _goes_on(self, outcome: Outcome) -> bool:
         """Asks another endpoint for the rest, if the stream, the route and its budget allow; else nothing has changed."""
-        site, target = self.site, self.target
+        site, target = self.router, self.target
         now = site.now = site.clock()
         if (
             target is None

@@ -11,11 +11,9 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any
 
 from spillway_wire.addresses import may_reach
-
-P = TypeVar("P", bound=asyncio.Protocol)
 
 
 class AddressRefusedError(OSError):
@@ -23,8 +21,14 @@ class AddressRefusedError(OSError):
 
 
 async def dial_outside(
-    protocol: Callable[[], P], host: str, port: int, *, tls: ssl.SSLContext | None, server_name: str | None, allowed: Sequence[str]
-) -> P:
+    protocol: Callable[[], Any],
+    host: str,
+    port: int,
+    *,
+    tls: ssl.SSLContext | None,
+    server_name: str | None,
+    allowed: Sequence[str],
+) -> Any:
     """A connection to the first of the host's addresses that may be reached and takes it. Raises OSError."""
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)

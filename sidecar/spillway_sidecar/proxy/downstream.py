@@ -16,12 +16,13 @@ import fcntl
 import socket
 import struct
 import termios
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from spillway_sidecar.proxy.compat import parse_mended
 from spillway_sidecar.proxy.errors import Outcome, Refusal, error_response, malformed
 from spillway_sidecar.proxy.framing import ChunkedBody, FramingError
-from spillway_sidecar.proxy.head import RequestHead, body_too_large, parse_request
+from spillway_sidecar.proxy.head import body_too_large, parse_request
+from spillway_sidecar.proxy.heads import RequestHead
 
 if TYPE_CHECKING:
     from spillway_sidecar.proxy.exchange import Exchange
@@ -40,7 +41,7 @@ def _check_expectation(head: RequestHead) -> None:
         raise Refusal(417, Outcome.BAD_REQUEST, "This expectation is not supported.", close=True)
 
 
-class Downstream(asyncio.Protocol):
+class Downstream:
     """One client connection."""
 
     __slots__ = (
@@ -347,3 +348,8 @@ class Downstream(asyncio.Protocol):
             )
         elif self.exchange is None:
             self.close()
+
+
+def accept(site: Listener) -> Any:
+    """A new client's `Downstream`, which is an `asyncio.Protocol` in all but name: a compiled class has no base that is not."""
+    return Downstream(site)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from spillway_sidecar.proxy.call import OVER, STREAMING, WAITING, Call
 from spillway_sidecar.proxy.errors import Outcome, Refusal, interrupted_event
 from spillway_sidecar.proxy.framing import whole_events
-from spillway_sidecar.proxy.head import Fields, RequestHead, ResponseHead
+from spillway_sidecar.proxy.heads import Fields, RequestHead, ResponseHead
 from spillway_sidecar.proxy.tail import TAIL_BYTES, usage, whole_stream
 
 if TYPE_CHECKING:

@@ -11,9 +11,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-import msgspec
-
 from spillway_sidecar.proxy.errors import Outcome, Refusal, malformed
+from spillway_sidecar.proxy.heads import Fields, RequestHead, ResponseHead
 
 MAX_HEAD_BYTES: Final = 32 * 1024
 MAX_TARGET_BYTES: Final = 8 * 1024
@@ -40,31 +39,6 @@ SINGLETONS: Final = frozenset(
 _BODILESS: Final = (204, 304)
 _CRLF: Final = b"\r\n"
 _TABBED_FRAMING: Final = re.compile(rb"(?im)^(?:content-length|transfer-encoding):[^\r]*\t")  # not white space to every server
-
-Fields = dict[bytes, bytes]  # values without the white space around them
-
-
-class RequestHead(msgspec.Struct, gc=False):
-    """A validated request head. `fields` has lower-case names; repeated ones are joined with a comma."""
-
-    method: bytes
-    target: bytes
-    http11: bool
-    fields: Fields
-    length: int  # bytes of the head itself
-    content_length: int  # 0 when there is no body; -1 for chunked
-    keep_alive: bool
-
-
-class ResponseHead(msgspec.Struct, gc=False):
-    """A validated response head. `content_length`: bytes, -1 chunked, -2 until the connection closes."""
-
-    status: int
-    fields: Fields
-    raw_fields: bytes
-    length: int
-    content_length: int
-    keep_alive: bool
 
 
 def parse_request(data: bytes, *, max_body_bytes: int) -> RequestHead | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from spillway_sidecar.balancing.choose import Choice, choose
 from spillway_sidecar.proxy.call import OVER, Call
 from spillway_sidecar.proxy.errors import Outcome
-from spillway_sidecar.proxy.head import ResponseHead
+from spillway_sidecar.proxy.heads import ResponseHead
 from spillway_sidecar.scheduling.filters.eligible import Candidate
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def hedge(exchange: RouteExchange, now: float) -> None:
         return
     if len(exchange.tried) + 1 >= exchange.route.retries.max_attempts:
         return
-    site = exchange.site
+    site = exchange.router
     site.now = now
     candidates: list[Candidate] | None = [] if site.decisions is not None else None
     choice = choose(exchange.rule, exchange.facts, site, (*exchange.tried, target), candidates)
@@ -48,7 +48,7 @@ class Hedge(Call):
     __slots__ = ("_head", "ahead", "choice", "exchange", "sent_at")
 
     def __init__(self, exchange: RouteExchange, choice: Choice[Target], now: float) -> None:
-        super().__init__(exchange.site)
+        super().__init__(exchange.router)
         self.exchange = exchange
         self.choice = choice
         self.sent_at = now

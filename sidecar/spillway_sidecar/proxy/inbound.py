@@ -16,7 +16,7 @@ from spillway_sidecar.proxy.call import CHOOSING, CONNECTING, OVER, STREAMING
 from spillway_sidecar.proxy.downstream import Downstream
 from spillway_sidecar.proxy.errors import Outcome, Refusal
 from spillway_sidecar.proxy.exchange import Exchange
-from spillway_sidecar.proxy.head import RequestHead, ResponseHead
+from spillway_sidecar.proxy.heads import RequestHead, ResponseHead
 from spillway_sidecar.proxy.listener import ClientLimits, Listener
 from spillway_sidecar.proxy.upstream import Target
 from spillway_sidecar.routing.classify import PATHS, estimate_tokens
@@ -172,9 +172,7 @@ class InboundSite(Listener):
 class InboundExchange(Exchange):
     """One request before the engine."""
 
-    __slots__ = ("_asked", "_entered", "_fresh", "_waits", "body", "limit", "priority", "request_type", "tokens")
-
-    site: InboundSite
+    __slots__ = ("_asked", "_entered", "_fresh", "_waits", "body", "inbound", "limit", "priority", "request_type", "tokens")
 
     def __init__(
         self,
@@ -187,6 +185,7 @@ class InboundExchange(Exchange):
         body: bytes,
     ) -> None:
         super().__init__(site, client, request, request_id, now)
+        self.inbound = site
         self.body = body
         self.request_type = request_type
         self.tokens = _number(request.fields.get(b"x-spillway-prompt-tokens"), estimate_tokens(len(body)), 10_000_000)
@@ -202,7 +201,7 @@ class InboundExchange(Exchange):
 
     def begin(self) -> None:
         """Answers with the admission, then starts or waits."""
-        site = self.site
+        site = self.inbound
         if site.draining:
             self._refuse(503, Outcome.DRAINING, "This replica is shutting down.")
             return
@@ -231,21 +230,21 @@ class InboundExchange(Exchange):
             self._send(fresh=False)
 
     def _send(self, *, fresh: bool) -> None:
-        engine = self.site.engine
+        engine = self.inbound.engine
         lines = [engine.heads[self.request_type], self.passed]
         lines.append(b"x-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (self.request_id, len(self.body)))
         lines.append(self.body)
         self._fresh = fresh
         self.connect(engine, b"".join(lines), fresh=fresh)
         if self.state == CONNECTING:
-            self.deadline = min(self.limit, self.site.clock() + self.site.connect_seconds)
+            self.deadline = min(self.limit, self.inbound.clock() + self.inbound.connect_seconds)
 
     def connected(self) -> None:
         """The engine has taken a fresh connection."""
         self.deadline = self.limit
 
     def _refuse(self, status: int, outcome: Outcome, message: str) -> None:
-        extra = b"x-spillway-admission: refused\r\n" + self.site.load_line()
+        extra = b"x-spillway-admission: refused\r\n" + self.inbound.load_line()
         self.refuse(Refusal(status, outcome, message, retry_after=RETRY_AFTER_SECONDS), extra)
 
     # --- upstream's events
@@ -254,36 +253,36 @@ class InboundExchange(Exchange):
         """The engine's answer is passed on whatever it is; the router decides what to make of it. Its own word on its load stays here."""
         told = head.fields.get(b"endpoint-load-metrics")
         if told is not None:
-            self.site.engine_told(told)
+            self.inbound.engine_told(told)
         return True
 
     def failed(self, outcome: Outcome, *, reused: bool) -> None:
         """The engine could not be reached or broke off: once more on a fresh connection if the old one had just ended."""
         if reused and not self._fresh:
-            self.site.engine.close_idle()
+            self.inbound.engine.close_idle()
             self._send(fresh=True)
             return
-        self.site.engine_failed()
-        extra = self.site.load_line()
+        self.inbound.engine_failed()
+        extra = self.inbound.load_line()
         self.refuse(
             Refusal(502, outcome, "The engine could not be reached or broke the connection.", code="upstream_unreachable"), extra
         )
 
     def reply_fields(self, status: int) -> bytes:
         """The load after this request's share of it."""
-        return b"x-request-id: %b\r\n%b" % (self.request_id, self.site.load_line())
+        return b"x-request-id: %b\r\n%b" % (self.request_id, self.inbound.load_line())
 
     def streaming(self) -> None:
         """First byte from the engine."""
         self.deadline = self.limit
         self._arrive()
         if self.status < 400:
-            self.site.ttft.observe(self.first_byte_at - self.started)
+            self.inbound.ttft.observe(self.first_byte_at - self.started)
 
     def _arrive(self) -> None:
         if self._waits:
             self._waits = False
-            self.site.waiting_tokens -= self.tokens
+            self.inbound.waiting_tokens -= self.tokens
 
     # --- the sweep
 
@@ -302,14 +301,15 @@ class InboundExchange(Exchange):
             self.failed(Outcome.CONNECT_TIMEOUT, reused=False)
         else:
             self.refuse(
-                Refusal(504, Outcome.REQUEST_TIMEOUT, "The engine did not answer in time.", code="timeout"), self.site.load_line()
+                Refusal(504, Outcome.REQUEST_TIMEOUT, "The engine did not answer in time.", code="timeout"),
+                self.inbound.load_line(),
             )
 
     # --- the end
 
     def account(self, outcome: Outcome) -> None:
         """Gives the place back; the next in the queue starts."""
-        site = self.site
+        site = self.inbound
         site.now = site.clock()
         site.outcomes[outcome] = site.outcomes.get(outcome, 0) + 1
         completion = self.usage()[1]

@@ -14,7 +14,7 @@ from spillway_sidecar.proxy.errors import Outcome, Refusal
 
 if TYPE_CHECKING:
     from spillway_sidecar.proxy.downstream import Downstream
-    from spillway_sidecar.proxy.head import RequestHead
+    from spillway_sidecar.proxy.heads import RequestHead
 
 MAX_CONNECTIONS: Final = 16_384
 MAX_TURNED_AWAY: Final = 64

@@ -14,7 +14,7 @@ from spillway_sidecar.proxy.answers import nowhere, unsupported
 from spillway_sidecar.proxy.call import CHOOSING, CONNECTING
 from spillway_sidecar.proxy.errors import Refusal
 from spillway_sidecar.proxy.exchange import Exchange
-from spillway_sidecar.proxy.head import Fields
+from spillway_sidecar.proxy.heads import Fields
 from spillway_sidecar.proxy.upstream import Target
 from spillway_sidecar.routing.classify import Facts
 from spillway_sidecar.routing.rewrite import replace_model
@@ -37,11 +37,9 @@ class Placement(Exchange):
     """The placing of one request, and all that is known of it."""
 
     __slots__ = (
-        "_awaits", "_declines", "_fresh", "_late_at", "_probe", "_retrying", "_serial", "_turn", "_uncounted", "ahead", "attempts", "backend", "body", "budget", "cost", "facts", "failures", "hedge", "load_format", "priority", "retries", "route", "rule",
+        "_awaits", "_declines", "_fresh", "_late_at", "_probe", "_retrying", "_serial", "_turn", "_uncounted", "ahead", "attempts", "backend", "body", "budget", "cost", "facts", "failures", "hedge", "load_format", "priority", "retries", "route", "router", "rule",
         "sent_at", "stats", "ticket", "tried",
     )  # fmt: skip
-
-    site: RouteSite
 
     # --- choosing
 
@@ -49,6 +47,7 @@ class Placement(Exchange):
         self, facts: Facts, body: bytes, route: CompiledRoute[Pool[Target]], rule: CompiledRule[Pool[Target]], fields: Fields
     ) -> None:
         """Takes what the request is and what it comes under; makes the first attempt, waits for room, or says that there is nowhere to go."""
+        self.router: RouteSite = self.site
         self.facts = facts
         self.body = body
         self.route = route
@@ -69,7 +68,7 @@ class Placement(Exchange):
         self.load_format = fields.get(b"endpoint-load-metrics-format")
         self._uncounted = 0  # of `tried`
         self._turn: Turn | None = None
-        budget = self.budget = self.site.budgets[route.name]
+        budget = self.budget = self.router.budgets[route.name]
         budget.in_flight += 1
         budget.begun_total += 1
         self.ticket: Ticket[Placement] | None = None
@@ -80,11 +79,11 @@ class Placement(Exchange):
         except Refusal as refusal:
             self.refuse(refusal)
             return
-        if choice is not None and not self.site.waiting.must_wait(self, choice[1]):
+        if choice is not None and not self.router.waiting.must_wait(self, choice[1]):
             self._go(choice)
-        elif choice is None and not self.site.waiting.for_room(self):
-            self.refuse(nowhere(self.rule, self.site))
-        elif (full_up := self.site.waiting.enter(self, fields)) is not None:
+        elif choice is None and not self.router.waiting.for_room(self):
+            self.refuse(nowhere(self.rule, self.router))
+        elif (full_up := self.router.waiting.enter(self, fields)) is not None:
             self.refuse(full_up)
 
     def admitted(self, backend: Backend[Pool[Target]], target: Target) -> None:
@@ -94,7 +93,7 @@ class Placement(Exchange):
         if self.attempts and self.ticket is not None:
             self.attempts = (
                 *self.attempts[:-1],
-                (*self.attempts[-1][:3], f"waited {self.site.now - self.ticket.arrived:.3f} s for room"),
+                (*self.attempts[-1][:3], f"waited {self.router.now - self.ticket.arrived:.3f} s for room"),
             )
 
     def evicted(self, refusal: Refusal) -> None:
@@ -102,7 +101,7 @@ class Placement(Exchange):
         self.refuse(refusal)
 
     def _choose(self) -> Choice[Target] | None:
-        site = self.site
+        site = self.router
         candidates: list[Candidate] | None = [] if site.decisions is not None else None
         choice = choose(self.rule, self.facts, site, self.tried, candidates)
         if choice is not None and choice[1].shut and self.tried:
@@ -119,7 +118,7 @@ class Placement(Exchange):
         return choice
 
     def _go(self, choice: Choice[Target], *, fresh: bool = False) -> None:
-        site = self.site
+        site = self.router
         backend, target, candidates, diversion = choice
         if backend is not self.backend:
             self.backend = backend
@@ -179,6 +178,6 @@ class Placement(Exchange):
 
     def _wait_for_room(self) -> None:
         self.state = CHOOSING
-        refusal = self.site.waiting.enter(self)
+        refusal = self.router.waiting.enter(self)
         if refusal is not None:
             self.refuse(refusal)

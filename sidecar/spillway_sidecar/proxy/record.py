@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def write_decision(exchange: RouteExchange, outcome: Outcome, now: float) -> None:
     """Adds the record to the site's ring."""
-    site, facts = exchange.site, exchange.facts
+    site, facts = exchange.router, exchange.facts
     failures = exchange.failures
     if outcome is not Outcome.OK and len(failures) < len(exchange.attempts):
         failures = (*failures, outcome.value)
@@ -29,7 +29,7 @@ def write_decision(exchange: RouteExchange, outcome: Outcome, now: float) -> Non
 
 def write_line(exchange: RouteExchange, outcome: Outcome, now: float, prompt: int | None, completion: int) -> None:
     """Adds the line to the site's access log."""
-    site = exchange.site
+    site = exchange.router
     site.access_log.add(  # type: ignore[union-attr]
         round(site.wall_clock(), 3) if site.wall_clock else None,
         exchange.request_id.decode(),

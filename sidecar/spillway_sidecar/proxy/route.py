@@ -18,7 +18,7 @@ from spillway_sidecar.proxy.attempt import NOT_ERRORS, RouteExchange
 from spillway_sidecar.proxy.continuation import ContinuedExchange
 from spillway_sidecar.proxy.downstream import Downstream
 from spillway_sidecar.proxy.errors import Outcome, Refusal
-from spillway_sidecar.proxy.head import RequestHead
+from spillway_sidecar.proxy.heads import RequestHead
 from spillway_sidecar.proxy.listener import ClientLimits, Listener
 from spillway_sidecar.proxy.models import models_response
 from spillway_sidecar.proxy.upstream import Target

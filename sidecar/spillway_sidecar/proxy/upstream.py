@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from spillway_sidecar.proxy.dial import AddressRefusedError, dial_outside
 from spillway_sidecar.proxy.errors import Outcome
 from spillway_sidecar.proxy.framing import EVENT_END, ChunkCursor, FramingError, as_chunk, at_event_end, event_end, whole_chunks
-from spillway_sidecar.proxy.head import ResponseHead, parse_response
+from spillway_sidecar.proxy.head import parse_response
+from spillway_sidecar.proxy.heads import ResponseHead
 from spillway_sidecar.scheduling.speed import ClusterSpeed
 from spillway_sidecar.scheduling.state import EndpointState
 from spillway_wire.names import RequestType
@@ -58,15 +59,16 @@ class Target(EndpointState):
         """A fresh connection. Raises OSError; `ssl.SSLError` among them where TLS is what fails."""
         try:
             if self.external:
-                return await dial_outside(
-                    lambda: Upstream(self),
+                outside: Upstream = await dial_outside(
+                    self._protocol,
                     self.host,
                     self.port,
                     tls=self.tls,
                     server_name=self.server_name,
                     allowed=self.allowed_networks,
                 )
-            _, protocol = await asyncio.get_running_loop().create_connection(lambda: Upstream(self), self.host, self.port)
+                return outside
+            made: tuple[object, Upstream] = await asyncio.get_running_loop().create_connection(self._protocol, self.host, self.port)
         except ssl.SSLCertVerificationError as error:
             self.trouble = (
                 CERTIFICATE_REFUSED,
@@ -79,7 +81,11 @@ class Target(EndpointState):
         except AddressRefusedError as error:
             self.trouble = (ADDRESS_REFUSED, str(error))
             raise
-        return protocol
+        return made[1]
+
+    def _protocol(self) -> Any:
+        """An `Upstream`, which is an `asyncio.Protocol` in all but name: a compiled class has no base that is not."""
+        return Upstream(self)
 
     def close_idle(self, older_than: float | None = None) -> None:
         """Closes idle connections: all, or those idle since before `older_than`."""
@@ -91,7 +97,7 @@ class Target(EndpointState):
         return {**super().info(), "address": f"{self.host}:{self.port}", "idle_connections": len(self.idle)}
 
 
-class Upstream(asyncio.Protocol):
+class Upstream:
     """One connection to an endpoint; carries one exchange at a time."""
 
     __slots__ = (

@@ -17,7 +17,7 @@ from spillway_sidecar.balancing.last_resort import least_bad
 from spillway_sidecar.flow.band import Ticket
 from spillway_sidecar.flow.fair_queue import FairQueue, Rejection
 from spillway_sidecar.proxy.errors import Outcome, Refusal
-from spillway_sidecar.proxy.head import Fields
+from spillway_sidecar.proxy.heads import Fields
 from spillway_sidecar.proxy.upstream import Target
 from spillway_sidecar.routing.table import Backend, CompiledRoute, CompiledRule, RoutingTable
 from spillway_sidecar.scheduling.filters.eligible import Eliminated, eliminate

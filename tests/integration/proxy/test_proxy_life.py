@@ -61,7 +61,7 @@ async def test_a_client_that_closes_its_half_has_left():
         assert router.idle()
 
 
-async def test_a_client_that_leaves_while_an_endpoint_is_dialled():
+async def test_a_client_that_leaves_while_an_endpoint_is_dialled(monkeypatch: pytest.MonkeyPatch):
     async with Bench() as bench:
         router = await bench.router(config(free_port()))
         dialling = asyncio.Event()
@@ -74,16 +74,12 @@ async def test_a_client_that_leaves_while_an_endpoint_is_dialled():
             finally:
                 cancelled.set()
 
-        original = type(router.target()).dial
-        try:
-            type(router.target()).dial = lambda _self: dial()  # type: ignore[method-assign]
-            client = await router.client()
-            client.send(post())
-            await dialling.wait()
-            client.leave()
-            await asyncio.wait_for(cancelled.wait(), 5.0)
-        finally:
-            type(router.target()).dial = original  # type: ignore[method-assign]
+        client = await router.client()
+        monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", lambda *_args: dial(), raising=False)
+        client.send(post())
+        await dialling.wait()
+        client.leave()
+        await asyncio.wait_for(cancelled.wait(), 5.0)
         await until(router.idle)
 
 

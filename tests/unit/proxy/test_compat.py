@@ -6,7 +6,8 @@ import pytest
 
 from spillway_sidecar.proxy.compat import ABSOLUTE_FORM, COMPAT, DUPLICATES, NON_ASCII, UNDERSCORES, parse_mended
 from spillway_sidecar.proxy.errors import Refusal
-from spillway_sidecar.proxy.head import RequestHead, parse_request
+from spillway_sidecar.proxy.head import parse_request
+from spillway_sidecar.proxy.heads import RequestHead
 
 LIMIT = 1000
 

@@ -11,7 +11,7 @@ from tests.fakes.bad_requests import BAD, BODY, MAX_BODY_BYTES, UNWANTED
 from tests.fakes.proxy_bench import post
 
 from spillway_sidecar.proxy.downstream import Downstream
-from spillway_sidecar.proxy.head import RequestHead
+from spillway_sidecar.proxy.heads import RequestHead
 from spillway_sidecar.proxy.listener import ClientLimits
 from spillway_sidecar.proxy.route import RouteSite
 

@@ -84,7 +84,7 @@ def _best(  # noqa: C901, PLR0912 - one loop over all candidates of every reques
                 if candidates is not None:
                     candidates.append((endpoint.id, gone, ()))
                 continue
-        own: float = cost
+        own = float(cost)
         if endpoint is home:
             own -= saved
         elif endpoint is deputy:
