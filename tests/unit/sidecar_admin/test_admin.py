@@ -30,7 +30,9 @@ class Parts:
         return {"id": request_id} if request_id in {"req-1", "a b"} else None
 
     def pages(self) -> AdminPages:
-        return AdminPages(lambda: self.ready, self.registry, lambda: self.config, self.info, self.explain, lambda: ({"id": n} for n in range(2)))
+        return AdminPages(
+            lambda: self.ready, self.registry, lambda: self.config, self.info, self.explain, lambda: ({"id": n} for n in range(2))
+        )
 
 
 @pytest.fixture
