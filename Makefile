@@ -10,7 +10,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 REGISTRY ?= spillway
 BUILDER ?= $(shell for b in docker podman buildah; do command -v $$b && break; done)
 
-.PHONY: help run test e2e e2e-tools e2e-clean check format crds bench bench-stream bench-profile faults images lock clean
+.PHONY: help run test test-compiled e2e e2e-tools e2e-clean check format crds bench bench-stream bench-profile faults images lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -20,6 +20,11 @@ run: .venv/run.stamp  ## installs, then the whole system on this machine (EXAMPL
 
 test: check  ## installs, then the linters and every test
 	$(BIN)/python -m pytest --cov
+
+test-compiled: .venv/dev.stamp  ## the data path's tests on what mypyc makes of it (a C compiler is needed)
+	$(BIN)/python images/compiled.py build/compiled
+	PYTHONPATH=build/compiled $(BIN)/python -c 'import spillway_sidecar.proxy.attempt as m, sys; sys.exit(not m.__file__.endswith(".so"))'
+	PYTHONPATH=build/compiled $(BIN)/python -m pytest tests/integration/proxy
 
 e2e: e2e-tools  ## every test on a real Kubernetes: that of KUBECONFIG, or one made for the run (ARGS="-k chart" for some)
 	$(BIN)/python -m pytest e2e $(ARGS)
@@ -71,7 +76,7 @@ lock: .venv/dev.stamp  ## writes requirements/*.lock anew (ARGS=--upgrade for la
 	for one in requirements/*.in; do $(LOCK) $$one --python-version 3.11 $(ARGS) -o $${one%.in}.lock || exit; done
 
 clean:  ## removes what the commands made
-	rm -rf .venv .spillway bench/out .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+	rm -rf .venv .spillway build bench/out .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later with venv and pip is needed (Debian: apt install python3-venv); or name one: make PYTHON=..." >&2; exit 1; }

@@ -57,6 +57,10 @@ def main() -> int:
             if report.OURS in names:
                 operator = ours.operator(load_core)
                 found.append(ours.gateway())
+                try:
+                    found.append(ours.compiled())
+                except peers.CannotHaveError as error:
+                    missing["ours, compiled"] = str(error)
             with measure.running(found, proxy_core, missing) as pids:
                 measure.rounds(found, pids, count, ("rate", "low", "stream", "prompt"), load_core, sink(results))
             if not options.no_memory:

@@ -7,13 +7,15 @@ backends show the sidecar: `guarded` has its inbound listeners as endpoints, `al
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
 
 from bench import machine
-from bench.peers import ENGINE_PORTS, OUT, Peer
+from bench.peers import ENGINE_PORTS, OUT, ROOT, CannotHaveError, Peer
 
 FOLDER = OUT / "ours"
 DISCOVERY_PORT, OPERATOR_ADMIN_PORT = 18298, 18297
@@ -93,6 +95,17 @@ def operator(core: int) -> subprocess.Popen[str]:
 def gateway(name: str = "ours", options: tuple[str, ...] = (), port: int = FIRST_PORT, model: str = "mock") -> Peer:
     """Our gateway on `port`."""
     return Peer(name, port, (*_proxy("gateway", f"bench-{port}", port), *options), model=model)
+
+
+def compiled() -> Peer:
+    """Our gateway with what each request passes through compiled. Raises CannotHaveError where it cannot be compiled."""
+    folder = OUT / "compiled"
+    made = subprocess.run([sys.executable, ROOT / "images/compiled.py", folder], capture_output=True, text=True, check=False)
+    if made.returncode:
+        raise CannotHaveError(f"not compiled: {(made.stderr.strip().splitlines() or ['?'])[-1]}")
+    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    peer = gateway("ours, compiled", port=FIRST_PORT + 10)
+    return dataclasses.replace(peer, env={"PYTHONPATH": path})
 
 
 def sidecar(name: str, place: int) -> Peer:
