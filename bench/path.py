@@ -106,7 +106,7 @@ def slowed() -> None:
             "spillway.yaml": POOL,
         }
     )
-    with Traffic(standalone.port, rate=40, prompt="word " * 400) as traffic:
+    with Traffic(standalone.port, rate=40, prompt="{n} " + "word " * 400) as traffic:
         began = time.monotonic()
         time.sleep(6)
         before = ttft(traffic, began)

@@ -114,6 +114,7 @@ class Decider:
             self._direction = 0
             return Decision(there, valid=False, reason=Reason.NO_DATA)
         if there == 0:
+            self._recommended.record(now, 1 if wanted > 0 else 0)
             return Decision(1, valid=True, reason=Reason.FROM_ZERO) if wanted > 0 else Decision(0, valid=True, reason=Reason.STEADY)
         panic = self._panics(now, brief, replicas)
         aimed = self._aimed(max(stable, brief) if self._alarmed else stable, there)

@@ -24,7 +24,7 @@ from __future__ import annotations
 from typing import Final
 
 from spillway_sidecar.scheduling.health import SLOW_START_SECONDS, EndpointHealth
-from spillway_sidecar.scheduling.running import RunningLimit
+from spillway_sidecar.scheduling.running import SHORT_QUEUE, SHORT_SHARE, RunningLimit
 from spillway_sidecar.scheduling.speed import BASE_TOKENS, ClusterSpeed
 from spillway_sidecar.scheduling.wait import Turn
 from spillway_wire.loads import Load
@@ -246,11 +246,14 @@ class EndpointState(EndpointHealth):
         return self.turn.seconds(now, self.queue_now(now)) if self.turn is not None else 0.0
 
     def queues(self, now: float) -> bool:
-        """Whether one more request would wait there: its last word, if fresh, or this router's count against the learned limit."""
+        """Whether one more request would wait there: its last word, if fresh, or this router's count against the learned limit.
+
+        A few that wait are no queue: engines take new requests between two steps.
+        """
         if self.in_flight >= self.max_running:
             return True
         return (
-            self.reported_waiting > 0
+            self.reported_waiting > max(SHORT_QUEUE, self.reported_requests // SHORT_SHARE)
             and self.reported_at - self.waiting_since >= LASTING_QUEUE_SECONDS
             and now - self.reported_at <= STALE_SECONDS
         )

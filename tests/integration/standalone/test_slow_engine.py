@@ -44,7 +44,7 @@ def requests_of(standalone: Standalone) -> dict[str, int]:
 
 def test_traffic_leaves_an_engine_that_slows_to_a_third(start: Callable[..., Standalone]):
     standalone = start(FILES)
-    with Traffic(standalone.port, rate=40, prompt="word " * 400) as traffic:
+    with Traffic(standalone.port, rate=40, prompt="{n} " + "word " * 400) as traffic:
         time.sleep(4)
         before = requests_of(standalone)
         body = json.dumps({"slow": {"factor": 3}}).encode()

@@ -32,7 +32,7 @@ class Traffic:
     stream: bool = True
     max_tokens: int = 8
     headers: str = ""
-    prompt: str = "Where does the excess go?"
+    prompt: str = "Where does the excess go?"  # `{n}` is the request's number: prompts that begin alike are kept together
     sent: list[Sent] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
@@ -61,7 +61,7 @@ class Traffic:
         start = time.monotonic()
         count = 0
         while not self._stop.is_set():
-            task = asyncio.create_task(self._one())
+            task = asyncio.create_task(self._one(count))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
             count += 1
@@ -70,7 +70,7 @@ class Traffic:
             while tasks:
                 await asyncio.wait(tasks)
 
-    async def _one(self) -> None:
+    async def _one(self, number: int) -> None:
         record = Sent(time.monotonic())
         self.sent.append(record)
         body = json.dumps(
@@ -78,7 +78,7 @@ class Traffic:
                 "model": self.model,
                 "stream": self.stream,
                 "max_tokens": self.max_tokens,
-                "messages": [{"role": "user", "content": self.prompt}],
+                "messages": [{"role": "user", "content": self.prompt.replace("{n}", str(number))}],
             }
         ).encode()
         head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{self.headers}content-length: {len(body)}\r\n\r\n"
