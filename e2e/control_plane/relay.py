@@ -29,6 +29,9 @@ class Watch:
         self.error = asyncio.Event()
 
 
+CLOSING_SECONDS = 0.1  # transports close in the turns after they were told to
+
+
 class Relay:
     """A server on a free port before the API server of a kubeconfig."""
 
@@ -117,8 +120,13 @@ class Relay:
         await self._end_watches(410)
         if self._runner is not None and self._session is not None:
             await self._runner.cleanup()
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
             await self._session.close()
             await self._loop.shutdown_asyncgens()
+            await asyncio.sleep(CLOSING_SECONDS)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         await self._passing.wait()
