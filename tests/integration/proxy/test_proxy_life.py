@@ -642,12 +642,12 @@ async def test_what_was_sent_before_its_sender_heard_of_the_drain_is_served():
         await gate.wait()
         await call.write(chunk(DONE) + LAST)
 
-    async with routed(script) as (router, engine):
+    async with routed(script) as (router, _):
         idle, streaming = await router.client(), await router.client()
         idle.send(b"GET /v1/models HTTP/1.1\r\nHost: proxy\r\n\r\n")
         await idle.reply()
         streaming.send(post(STREAM_BODY))
-        await until(lambda: engine.calls)
+        await until(lambda: any(c.exchange is not None and c.exchange.first_byte_at for c in router.site.connections))
         leaving = asyncio.ensure_future(drain((router.site,), (), 5.0, router.bench.clock))
         await until(lambda: router.site.draining)
         models = b"GET /v1/models HTTP/1.1\r\nHost: proxy\r\n\r\n"
