@@ -1,6 +1,6 @@
-"""Where a key is at home: endpoints by multi-probe consistent hashing, so that all routers agree without talking.
+"""Where a key is at home: by rendezvous hashing among few endpoints, by multi-probe consistent hashing among many; all routers agree without talking.
 
-The endpoints are points on a ring. A key asks at `PROBES` places of it, and the endpoints that follow closest after one are its homes; so each
+Among many the endpoints are points on a ring. A key asks at `PROBES` places of it, and the endpoints that follow closest after one are its homes; so each
 gets nearly the same share of the keys with one point each, and when an endpoint comes or goes only its own keys change hands.
 Keys fall into `SLOTS` slots whose homes are found when one is first asked for: a request looks one thing up, among four endpoints or two
 thousand.
@@ -16,6 +16,7 @@ from zlib import crc32
 from spillway_sidecar.scheduling.state import EndpointState
 
 SLOTS: Final = 4096
+RENDEZVOUS_MOST: Final = 64  # a few points on a ring may lie close together, and the second of two then has hardly a key
 PROBES: Final = 21  # the fullest then gets 1.05 times the mean
 _MASK: Final = (1 << 64) - 1
 
@@ -59,10 +60,13 @@ class Homes(Generic[E]):
         count = len(ring)
         if not count:
             return None
+        if count <= RENDEZVOUS_MOST:
+            first, second = (*sorted(range(count), key=lambda at: _mixed(points[at] ^ _mixed(slot)))[:2], 0)[:2]
+            return ring[first], ring[second]
         near: dict[int, int] = {}
         for probe in range(PROBES):
             place = _mixed(slot * PROBES + probe)
             at = bisect_left(points, place) % count
             near[at] = min((points[at] - place) & _MASK, near.get(at, _MASK))
-        first, *others = sorted(near, key=near.__getitem__)
-        return ring[first], ring[others[0] if others else (first + 1) % count]
+        closest, *others = sorted(near, key=near.__getitem__)
+        return ring[closest], ring[others[0] if others else (closest + 1) % count]

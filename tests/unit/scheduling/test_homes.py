@@ -33,11 +33,13 @@ def test_routers_agree_whatever_order_they_know_the_endpoints_in(names: list[str
     assert first != deputy
 
 
-def test_each_endpoint_is_home_to_about_as_many_keys():
-    homes = Homes(named(*(f"pod-{n}" for n in range(16))))
+@pytest.mark.parametrize(("name", "count"), [("sim", 4), ("pool", 3), ("pod", 16), ("pod", 64)])
+def test_each_endpoint_is_home_to_about_as_many_keys(name: str, count: int):
+    homes = Homes(named(*(f"{name}-{n}" for n in range(count))))
     shares = Counter(ids(homes.of(key))[0] for key in range(SLOTS))
-    assert len(shares) == 16
-    assert max(shares.values()) < 1.4 * SLOTS / 16, shares
+    assert len(shares) == count
+    assert max(shares.values()) < 1.5 * SLOTS / count, shares
+    assert min(shares.values()) > 0.5 * SLOTS / count, shares
 
 
 def test_when_one_goes_only_its_keys_move_and_its_deputies_take_most():
