@@ -81,7 +81,8 @@ def scene(own: lifecycle.Cluster, tmp_path: Path) -> Iterator[Scene]:
     namespace = f"outage-{secrets.token_hex(4)}"
     kubectl = Kubectl(own.environment(), namespace)
     kubectl("create", "namespace", namespace)
-    soon(lambda: kubectl.said("get", "serviceaccount", "default").code == 0, seconds=60)  # the test before this one broke its maker
+    kubectl.said("create", "serviceaccount", "default")  # its maker may still be broken from the test before, and pods need it
+    soon(lambda: kubectl.said("get", "serviceaccount", "default").code == 0)
     with bench(kubectl, tmp_path) as parts:
         operator, gateway = parts.operator(), parts.gateway()
         parts.engines(2)
