@@ -65,11 +65,18 @@ class RouteErrors(Struct, frozen=True, omit_defaults=True):
 
 
 class Demand(Struct, frozen=True, omit_defaults=True):
-    """What one router has under way at a cluster: its own picture, gauges at the time of the report."""
+    """What one router has under way at a cluster: its own picture, gauges at the time of the report but for `arrived_tokens`.
+
+    Tokens are of the prompt and of the answer, as far as they are known and else as they are expected. A request that is tried
+    again is asked once.
+    """
 
     cluster: Annotated[str, Meta(max_length=320)]
     in_flight: Count = 0
-    in_flight_tokens: TokenCount = 0
+    in_flight_tokens: TokenCount = 0  # of the prompts alone
+    held: Count = 0  # requests that wait here since the cluster has no endpoint
+    held_tokens: TokenCount = 0
+    arrived_tokens: Total = 0  # of requests that came for it since the last report
 
 
 class ClusterProblem(Struct, frozen=True):

@@ -188,7 +188,7 @@ class Health(Struct, frozen=True):
 
 
 class Cluster(Struct, frozen=True, tag="cluster", tag_field="kind"):
-    """A backend as a proxy sees it."""
+    """A backend as a proxy sees it. `hold_seconds`: how long a request waits for its first endpoint while there is none; 0 refuses it."""
 
     name: Name
     provider: Provider
@@ -198,6 +198,7 @@ class Cluster(Struct, frozen=True, tag="cluster", tag_field="kind"):
     health: Health = Health()
     external: External | None = None
     cost: Cost | None = None
+    hold_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 0.0
 
 
 class Endpoint(Struct, frozen=True):

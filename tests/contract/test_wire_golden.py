@@ -119,6 +119,7 @@ RESOURCES: dict[str, Resource] = {
             host="api.example.com", port=8443, tls=False, path_prefix="/openai/v1", auth=SecretKeyRef(name="cloud", key="token")
         ),
     ),
+    "cluster_held": Cluster(name="ml/asleep", provider=Provider.SGLANG, model="m", hold_seconds=120.5),
     "endpoints": Endpoints(
         name="ml/big",
         endpoints=(
@@ -182,6 +183,11 @@ FROM_PROXY: dict[str, Hello | Ack | Nack | Report | Pong | Bye] = {
                 route="ml/spilling", rule="all", priority=0, cause=DiversionCause.WAIT, message="predicted wait 3.1 s > 2.5 s"
             ),
         ),
+    ),
+    "report_held": Report(
+        boot_id="5f3a",
+        sequence=11,
+        demand=(Demand(cluster="ml/asleep", held=200, held_tokens=160_000, arrived_tokens=170_000),),
     ),
     "pong": Pong(id=3),
     "bye": Bye(reason="SIGTERM", draining=False),
