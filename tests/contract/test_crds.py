@@ -150,6 +150,8 @@ def sample(node: Node) -> Any:
 def test_each_column_leads_to_a_field_of_its_type(kind: str) -> None:
     item = sample(structural(kind))
     item["metadata"] = {"creationTimestamp": "2026-01-01T00:00:00Z"}
+    (condition,) = item["status"]["conditions"]
+    item["status"]["conditions"].append(condition | {"type": "ScalingActive"})
     for column in KINDS[kind].columns:
         value = evaluate(column.path, item)
         assert isinstance(value, int if column.type == "integer" else str), column

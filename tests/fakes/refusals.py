@@ -18,6 +18,7 @@ WEIGHTLESS = ({"name": "a", "weight": 0}, {"name": "b", "weight": 0}, {"name": "
 ROUND_ROBIN = {"profile": "RoundRobin", "scorers": [{"name": "Load"}]}
 NO_SCORER = {"scorers": [{"name": "Load", "weight": 0}]}
 NO_SESSION = {"sessionHeader": "x-session", "scorers": [{"name": "Load"}]}
+SCALING = {"targetRef": {"name": "llama"}, "maxReplicas": 4}
 LEVELS = ({"name": "a"}, {"name": "b", "priority": 1})
 
 
@@ -41,6 +42,13 @@ EXAMPLES: tuple[Document, ...] = (
     external("https://api.example.com:0/v1"),
     backend(health={"interval": LONG}),
     backend(health={"timeout": LONG}),
+    backend(cost={"inputPerMillionTokens": "1", "gpuHourly": "2"}),
+    external(cost={"gpuHourly": "2"}),
+    external(scaling=SCALING),
+    backend(scaling=SCALING | {"minReplicas": 5}),
+    backend(scaling=SCALING | {"replicas": 5}),
+    backend(scaling=SCALING | {"idleAfter": LONG}),
+    backend(scaling=SCALING | {"holdTimeout": LONG}),
     _rules(rule("a", matches=CHAT), rule("a")),
     _rules(rule("a"), rule("b")),
     _rules(rule("a", *WEIGHTLESS)),

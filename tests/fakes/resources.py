@@ -85,6 +85,34 @@ _about = {
     "model": _models,
     "capabilities": st.lists(st.sampled_from([each.value for each in RequestType]), min_size=1, unique=True),
 }
+_scale_rules = _some(
+    stabilizationWindowSeconds=st.integers(0, 3600),
+    policies=st.lists(
+        st.fixed_dictionaries(
+            {"type": st.sampled_from(["Pods", "Percent"]), "value": st.integers(1, 10_000), "periodSeconds": st.integers(1, 1800)}
+        ),
+        max_size=3,
+    ),
+    selectPolicy=st.sampled_from(["Max", "Min", "Disabled"]),
+)
+_scaling = st.fixed_dictionaries(
+    {
+        "targetRef": st.fixed_dictionaries({"name": _subdomains}, optional={"kind": st.just("StatefulSet")}),
+        "maxReplicas": st.integers(5, 1000),
+    },
+    optional={
+        "minReplicas": st.integers(0, 5),
+        "replicas": st.integers(0, 5),
+        "target": _some(
+            queueDepth=st.integers(1, 100), gpuUtilizationPercent=st.integers(1, 100), kvCachePercent=st.integers(1, 100)
+        ),
+        "windowSeconds": st.integers(6, 3600),
+        "behavior": _some(scaleUp=_scale_rules, scaleDown=_scale_rules),
+        "idleAfter": _durations,
+        "holdTimeout": _durations,
+        "forecast": st.sampled_from(["None", "Daily"]),
+    },
+)
 _in_pods = st.fixed_dictionaries(
     {
         "provider": st.sampled_from([each.value for each in Provider]),
@@ -100,6 +128,8 @@ _in_pods = st.fixed_dictionaries(
         "capabilities": _about["capabilities"],
         "limits": _some(maxConcurrency=_concurrency, maxQueue=_queue),
         "health": _health,
+        "scaling": _scaling,
+        "cost": st.just({"gpuHourly": "2.10"}),
     },
 )
 _behind_service = st.fixed_dictionaries(

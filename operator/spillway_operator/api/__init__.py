@@ -4,7 +4,16 @@ One module a kind (`backend`, `route`), the parts they share (`meta`, `fields`, 
 (`rules`), the CRDs made from all that (`crdgen`), the printer columns (`columns`) and documents read from text (`documents`).
 """
 
-from spillway_operator.api.backend import BackendLoad, BackendSpec, BackendStatus, BackendSummary, EndpointCounts, ModelBackend
+from spillway_operator.api.backend import (
+    BackendLoad,
+    BackendSpec,
+    BackendStatus,
+    BackendSummary,
+    EndpointCounts,
+    MeasuredCost,
+    ModelBackend,
+    ReplicaCounts,
+)
 from spillway_operator.api.durations import Duration
 from spillway_operator.api.meta import (
     API_VERSION,
@@ -39,11 +48,13 @@ __all__ = [
     "Condition",
     "Duration",
     "EndpointCounts",
+    "MeasuredCost",
     "ModelBackend",
     "ModelRoute",
     "ObjectKey",
     "ObjectMeta",
     "ProxyCounts",
+    "ReplicaCounts",
     "RouteBackend",
     "RouteRule",
     "RouteSpec",

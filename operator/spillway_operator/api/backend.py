@@ -35,6 +35,8 @@ from spillway_operator.api.fields import (
 from spillway_operator.api.lists import ListSet
 from spillway_operator.api.meta import Conditions, ResourceModel
 from spillway_operator.api.rules import Finder, Location, Rule, check_spec
+from spillway_operator.api.scaling import RULES as SCALING_RULES
+from spillway_operator.api.scaling import Scaling
 from spillway_wire.names import Provider, RequestType
 
 DEFAULT_MAX_QUEUE: Final = 128
@@ -133,19 +135,31 @@ class Limits(SpecModel):
 
 
 class Cost(SpecModel):
-    """What the backend's tokens cost."""
+    """What the backend's tokens cost: by the token, or by the hour."""
 
-    input_per_million_tokens: str = Field(
-        max_length=16, pattern=MONEY_PATTERN, description='Price of a million prompt tokens as a decimal, e.g. "0.60".'
+    input_per_million_tokens: str | None = Field(
+        default=None,
+        max_length=16,
+        pattern=MONEY_PATTERN,
+        description='Price of a million prompt tokens as a decimal, e.g. "0.60".',
     )
-    output_per_million_tokens: str = Field(
-        max_length=16, pattern=MONEY_PATTERN, description='Price of a million generated tokens as a decimal, e.g. "2.40".'
+    output_per_million_tokens: str | None = Field(
+        default=None,
+        max_length=16,
+        pattern=MONEY_PATTERN,
+        description='Price of a million generated tokens as a decimal, e.g. "2.40".',
+    )
+    gpu_hourly: str | None = Field(
+        default=None,
+        max_length=16,
+        pattern=MONEY_PATTERN,
+        description='Price of one replica for an hour as a decimal, e.g. "2.10"; what a token costs is measured. Only with pods.',
     )
     currency: str = Field(
         default="USD",
         max_length=3,
         pattern=CURRENCY_PATTERN,
-        description="Currency of both, e.g. USD; backends are compared in one only.",
+        description="Currency of all of it, e.g. USD; backends are compared in one only.",
     )
 
 
@@ -161,6 +175,11 @@ class Health(SpecModel):
     )
     interval: Duration = Field(default=Duration("5s"), description="Time between two checks, e.g. 5s.")
     timeout: Duration = Field(default=Duration("1s"), description="Time after which a check has failed, e.g. 1s.")
+
+
+def _one_price(cost: dict[str, Any]) -> bool:
+    given = ["inputPerMillionTokens" in cost, "outputPerMillionTokens" in cost]
+    return not any(given) if "gpuHourly" in cost else all(given)
 
 
 def _one_place(spec: dict[str, Any]) -> Iterator[Location]:
@@ -207,6 +226,22 @@ RULES: Final = (
         field=".limits.maxQueue",
     ),
     Rule(
+        name="one-price",
+        path="spec.cost",
+        cel="has(self.gpuHourly) ? !has(self.inputPerMillionTokens) && !has(self.outputPerMillionTokens)"
+        " : has(self.inputPerMillionTokens) && has(self.outputPerMillionTokens)",
+        message="a price is said by the token or by the hour: declare inputPerMillionTokens and outputPerMillionTokens, or gpuHourly",
+        find=_breaks(_one_price),
+    ),
+    Rule(
+        name="hourly-needs-pods",
+        path="spec",
+        cel="!has(self.cost) || !has(self.cost.gpuHourly) || has(self.pods)",
+        message="cost.gpuHourly is the price of a replica and goes with pods only: declare prices by the token, or pods",
+        find=_breaks(lambda spec: "gpuHourly" not in spec.get("cost", {}) or "pods" in spec, ("cost", "gpuHourly")),
+        field=".cost.gpuHourly",
+    ),
+    Rule(
         name="external-speaks-openai",
         path="spec",
         cel="!has(self.external) || self.provider == 'OpenAICompatible'",
@@ -246,6 +281,7 @@ RULES: Final = (
             lambda url: not url.startswith(("https://", "http://")) or any(sign in url for sign in "@?#") or bool(_URL.match(url))
         ),
     ),
+    *SCALING_RULES,
 )
 
 
@@ -275,6 +311,9 @@ class BackendSpec(SpecModel):
         description="How the engine is asked whether it is well. Only with pods, which are asked at /health each 5s where it is left out.",
     )
     cost: Cost | None = Field(default=None, description="What its tokens cost, for routes that go by Cost.")
+    scaling: Scaling | None = Field(
+        default=None, description="How many replicas; they follow the load. Only with pods; left out, nobody here sets them."
+    )
 
     @model_validator(mode="after")
     def _obey_rules(self) -> Self:
@@ -309,15 +348,32 @@ class BackendLoad(StatusModel):
     tokens_per_second: Count | None = Field(default=None, description="Output tokens per second, all endpoints together.")
 
 
+class ReplicaCounts(StatusModel):
+    """Replicas of a backend that is scaled."""
+
+    current: Count = Field(default=0, description="Replicas that are ready, or that there are where the target does not say.")
+    desired: Count = Field(default=0, description="Replicas that there should be.")
+
+
+class MeasuredCost(StatusModel):
+    """What tokens cost, as measured."""
+
+    per_million_tokens: str = Field(default="", max_length=32, description="Of a million tokens, prompts and answers, as served.")
+
+
 class BackendSummary(StatusModel):
     """What printer columns show as a pair."""
 
     endpoints: str = Field(default="", max_length=32, description="Ready endpoints of all, e.g. 3/4.")
+    replicas: str | None = Field(default=None, max_length=32, description="Current and desired replicas, e.g. 4/5.")
 
     @classmethod
-    def of(cls, endpoints: EndpointCounts) -> Self:
+    def of(cls, endpoints: EndpointCounts, replicas: ReplicaCounts | None = None) -> Self:
         """The strings for these figures."""
-        return cls(endpoints=f"{endpoints.ready}/{endpoints.total}")
+        return cls(
+            endpoints=f"{endpoints.ready}/{endpoints.total}",
+            replicas=None if replicas is None else f"{replicas.current}/{replicas.desired}",
+        )
 
 
 class BackendStatus(StatusModel):
@@ -326,7 +382,13 @@ class BackendStatus(StatusModel):
     observed_generation: int = Field(default=0, ge=0, description="The generation of the spec that this status is about.")
     conditions: Conditions = ()
     endpoints: EndpointCounts = Field(default=EndpointCounts(), description="How many endpoints there are.")
+    replicas: ReplicaCounts | None = Field(
+        default=None, description="How many replicas there are and should be, where they are scaled."
+    )
     load: BackendLoad = Field(default=BackendLoad(), description="How busy they are.")
+    cost: MeasuredCost | None = Field(
+        default=None, description="What its tokens cost, where a cost is declared and tokens were served."
+    )
     summary: BackendSummary = Field(default=BackendSummary(), description="Figures in the form that printer columns show.")
 
 

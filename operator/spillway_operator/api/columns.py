@@ -42,8 +42,11 @@ BACKEND_COLUMNS: Final = (
     Column("Ready", ".status.summary.endpoints", "string", "Endpoints that take requests, of all."),
     Column("Queue", ".status.load.queueDepth", "integer", "Requests that wait before or in the engines."),
     Column("GPU%", ".status.load.gpuUtilizationPercent", "integer", "GPU utilisation, mean over endpoints."),
+    Column("Replicas", ".status.summary.replicas", "string", "Replicas that there are, and that there should be."),
     Column("KV%", ".status.load.kvCachePercent", "integer", "Use of the KV cache, mean over endpoints.", WIDE),
     Column("Tok/s", ".status.load.tokensPerSecond", "integer", "Output tokens per second, all endpoints together.", WIDE),
+    Column("$/MTok", ".status.cost.perMillionTokens", "string", "Cost of a million tokens, as measured.", WIDE),
+    Column("Scaling", '.status.conditions[?(@.type=="ScalingActive")].reason', "string", "Why there are so many replicas.", WIDE),
     _REASON,
     _AGE,
 )

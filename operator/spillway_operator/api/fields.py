@@ -23,6 +23,7 @@ HEADER_NAME_PATTERN: Final = r"^[a-z0-9!#$%&'*+.^|~-]+$"
 HEADER_VALUE_PATTERN: Final = r"^([!-~]([\t -~]*[!-~])?)?$"
 CONDITION_WORD_PATTERN: Final = r"^[A-Za-z][A-Za-z0-9]*$"
 MONEY_PATTERN: Final = r"^[0-9]{1,7}(\.[0-9]{1,6})?$"
+API_VERSION_PATTERN: Final = r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?v[0-9]+((alpha|beta)[0-9]+)?$"
 CURRENCY_PATTERN: Final = r"^[A-Z]{3}$"
 DURATION_PATTERN: Final = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"
 
@@ -50,6 +51,7 @@ PATTERN_HINTS: Final[dict[str, str]] = {
     HEADER_VALUE_PATTERN: "use plain characters (ASCII), with no space at either end",
     CONDITION_WORD_PATTERN: "use letters and digits, e.g. BackendNotFound",
     MONEY_PATTERN: 'write an amount with at most six digits after the point, in quotes, e.g. "0.60"',
+    API_VERSION_PATTERN: "write group/version, e.g. apps/v1",
     CURRENCY_PATTERN: "write the currency's three letters, e.g. USD",
     DURATION_PATTERN: 'write a number with a unit (ms, s, m, h), e.g. "500ms", "10s", "1m30s"',
 }

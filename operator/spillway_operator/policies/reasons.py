@@ -16,6 +16,7 @@ FALLBACK_ACTIVE: Final = (
     "FallbackActive"  # a priority is left, being worse than a rule's fallback allows; on routes that declare one
 )
 SPILL_ACTIVE: Final = "SpillActive"  # the excess of a priority goes on by a rule's spill; on routes that declare one
+SCALING_ACTIVE: Final = "ScalingActive"  # the number of replicas is set by the load; on backends that declare scaling
 INJECTED: Final = "Injected"  # False where pods of the backend have no sidecar; not there where all have one
 
 # -- Accepted (True reuses the type's own name, as in the Gateway API)
@@ -61,6 +62,27 @@ NO_TRAFFIC: Final = "NoTraffic"  # external: too few requests to judge by
 # -- FallbackActive, SpillActive; True carries the cause as proxies tell it: ErrorRate, Latency, PredictedWait
 
 WITHIN_BOUNDS: Final = "WithinBounds"
+
+# -- ScalingActive; True: why there are as many replicas as there are, False: why nobody here sets their number
+
+STEADY: Final = "Steady"  # as many as the load takes
+RAISED: Final = "Raised"  # it takes more
+PANIC: Final = "Panic"  # it takes twice as many, or did within the last window: up at once, and not down
+LOWERED: Final = "Lowered"  # it takes fewer, and has for as long as the way down asks for
+DELAYED: Final = "Delayed"  # it takes fewer, and has not for so long
+FROM_ZERO: Final = "FromZero"  # there was none, and requests came
+IDLE: Final = "Idle"  # to zero, or there already: no request for as long as idleAfter
+AT_LEAST: Final = "AtMinReplicas"  # the load takes fewer than the least of this moment
+AT_MOST: Final = "AtMaxReplicas"  # it takes more than the most of this moment
+SCALING_LIMITED: Final = "ScalingLimited"  # behavior allows no more change for now
+PINNED: Final = "Pinned"  # spec.scaling.replicas says so
+NO_DATA: Final = "NoData"  # nothing was measured: what there is stays
+TARGET_NOT_FOUND: Final = "TargetNotFound"  # no such object
+TARGET_FORBIDDEN: Final = "TargetForbidden"  # the operator may not read or set its scale
+TARGET_UNKNOWN: Final = "TargetUnknown"  # it has not been read yet
+TARGET_TAKEN: Final = "TargetTaken"  # an older ModelBackend scales the same object
+SCALE_FAILED: Final = "ScaleFailed"  # its scale could not be set; it is tried again
+CONFLICTING_AUTOSCALER: Final = "ConflictingAutoscaler"  # somebody else's autoscaler sets its replicas
 
 # -- Injected
 

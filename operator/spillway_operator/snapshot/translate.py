@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from spillway_operator.api import ModelBackend, ModelRoute, ObjectKey, RouteRule
+from spillway_operator.api.backend import Cost
 from spillway_operator.api.backend import External as DeclaredExternal
 from spillway_operator.api.route import FlowControl
 from spillway_operator.api.route import Match as DeclaredMatch
@@ -31,12 +32,17 @@ def cluster_of(backend: ModelBackend, networks_for: Callable[[str], tuple[str, .
         if health is None
         else wire.Health(path=health.path, interval_seconds=health.interval.seconds, timeout_seconds=health.timeout.seconds),
         external=None if spec.external is None else _external(spec.external, networks_for(spec.external.address.host)),
-        cost=None
-        if spec.cost is None
-        else wire.Cost(
-            input_per_million_tokens=float(spec.cost.input_per_million_tokens),
-            output_per_million_tokens=float(spec.cost.output_per_million_tokens),
-        ),
+        cost=None if spec.cost is None else _cost(spec.cost),
+    )
+
+
+def _cost(cost: Cost) -> wire.Cost | None:
+    """Declared prices; what an hour costs says nothing of a token."""
+    if cost.input_per_million_tokens is None or cost.output_per_million_tokens is None:
+        return None
+    return wire.Cost(
+        input_per_million_tokens=float(cost.input_per_million_tokens),
+        output_per_million_tokens=float(cost.output_per_million_tokens),
     )
 
 

@@ -15,15 +15,15 @@ ITEM = {
     "spec": {"model": "m", "provider": "VLLM"},
     "status": {
         "conditions": [{"type": "Accepted", "reason": "Accepted"}, {"type": "Ready", "reason": "Serving"}],
-        "summary": {"endpoints": "3/4"},
+        "summary": {"endpoints": "3/4", "replicas": "4/5"},
         "load": {"queueDepth": 0},
     },
 }
 
 
 def test_a_row_has_a_cell_for_each_header() -> None:
-    assert header("ModelBackend") == ["NAME", "MODEL", "PROVIDER", "READY", "QUEUE", "GPU%", "AGE"]
-    assert row(ITEM, now=NOW) == ["fast", "m", "VLLM", "3/4", "0", "", "60m"]
+    assert header("ModelBackend") == ["NAME", "MODEL", "PROVIDER", "READY", "QUEUE", "GPU%", "REPLICAS", "AGE"]
+    assert row(ITEM, now=NOW) == ["fast", "m", "VLLM", "3/4", "0", "", "4/5", "60m"]
 
 
 def test_the_wide_table_has_more() -> None:
@@ -34,8 +34,11 @@ def test_the_wide_table_has_more() -> None:
         "READY",
         "QUEUE",
         "GPU%",
+        "REPLICAS",
         "KV%",
         "TOK/S",
+        "$/MTOK",
+        "SCALING",
         "REASON",
         "AGE",
     ]

@@ -50,9 +50,9 @@ def plain(shown: list[str]) -> list[str]:
 
 def test_a_table_is_laid_out_as_kubectl_does():
     assert table(cells("ModelBackend", [backend("slow"), backend("fast")], now=NOW)) == [
-        "NAME   MODEL   PROVIDER   READY   QUEUE   GPU%   AGE",
-        "fast   m       VLLM       2/2     7              90s",
-        "slow   m       VLLM       2/2     7              90s",
+        "NAME   MODEL   PROVIDER   READY   QUEUE   GPU%   REPLICAS   AGE",
+        "fast   m       VLLM       2/2     7                         90s",
+        "slow   m       VLLM       2/2     7                         90s",
     ]
 
 
