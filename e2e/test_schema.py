@@ -114,9 +114,11 @@ def test_the_columns_of_routes(ours: Kubectl) -> None:
 def test_the_columns_of_backends(ours: Kubectl) -> None:
     ours.apply(resources.backend("fast", model="m/large"))
     status = {
-        "conditions": [condition("Ready", "False", "NoEndpoints")],
+        "conditions": [condition("Ready", "False", "NoEndpoints"), condition("ScalingActive", "True", "Raised")],
         "endpoints": {"ready": 3, "total": 4},
-        "summary": {"endpoints": "3/4"},
+        "replicas": {"current": 4, "desired": 5},
+        "cost": {"perMillionTokens": "0.84"},
+        "summary": {"endpoints": "3/4", "replicas": "4/5"},
         "load": {"queueDepth": 0, "running": 180, "gpuUtilizationPercent": 91, "kvCachePercent": 74, "tokensPerSecond": 5300},
     }
     set_status(ours, "modelbackend/fast", status)
@@ -130,8 +132,11 @@ def test_the_columns_of_backends(ours: Kubectl) -> None:
         "READY": "3/4",
         "QUEUE": "0",
         "GPU%": "91",
+        "REPLICAS": "4/5",
         "KV%": "74",
         "TOK/S": "5300",
+        "$/MTOK": "0.84",
+        "SCALING": "Raised",
         "REASON": "NoEndpoints",
     }
 
