@@ -89,7 +89,7 @@ def decode_load(value: bytes) -> Load | None:
             return msgspec.convert(_fields(_text(value)), Load)
         told = _DECODER.decode(value[5:])
         return msgspec.convert({**_fields(told.named_metrics), "adapters": told.adapters}, Load)
-    except (msgspec.DecodeError, ValueError, OverflowError):
+    except (msgspec.DecodeError, ValueError, OverflowError, RecursionError):
         return None
 
 

@@ -166,7 +166,7 @@ class Hub:
             return
         try:
             message = decode_from_proxy(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             _log.info("discovery: bad frame from %s: %s", _label(link), str(error)[:200])
             self.close(link, CloseReason.BAD_FRAME)
             return

@@ -113,7 +113,7 @@ class LastGoodStore:
             raise LastGoodRefusedError(Refused.TOO_OLD, f"saved {age_seconds / 3600:.1f} hours ago")
         try:
             update = decode_from_operator(body)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise LastGoodRefusedError(Refused.CORRUPT, str(error)) from error
         if not isinstance(update, Update):
             raise LastGoodRefusedError(Refused.CORRUPT, "not a snapshot")
@@ -135,7 +135,7 @@ class LastGoodStore:
             raise LastGoodRefusedError(Refused.TRUNCATED, "no header")
         try:
             return msgspec.json.decode(head, type=_Header), body
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise LastGoodRefusedError(Refused.CORRUPT, f"header: {error}") from error
 
 

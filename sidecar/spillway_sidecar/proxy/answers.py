@@ -66,6 +66,6 @@ def retry_after_seconds(value: bytes | None, wall_now: float | None) -> float:
         return 0.0
     try:
         date = parsedate_to_datetime(value.decode("ascii"))
-    except (ValueError, UnicodeDecodeError):
+    except (ValueError, OverflowError):
         return 0.0
     return max(0.0, date.timestamp() - wall_now)

@@ -15,6 +15,7 @@ from spillway_sidecar.balancing.choose import Choice, choose
 from spillway_sidecar.proxy.call import OVER, Call
 from spillway_sidecar.proxy.errors import Outcome
 from spillway_sidecar.proxy.heads import ResponseHead
+from spillway_sidecar.routing.classify import BadRequest
 from spillway_sidecar.scheduling.filters.eligible import Candidate
 
 if TYPE_CHECKING:
@@ -39,7 +40,11 @@ def hedge(exchange: RouteExchange, now: float) -> None:
     choice = choose(exchange.rule, exchange.facts, site, (*exchange.tried, target), candidates)
     if choice is None or choice[1].shut or choice[1].external or choice[1].queues(now) or not budget.take_hedge():
         return
-    exchange.hedge = Hedge(exchange, choice, now)
+    try:
+        data = exchange.request_bytes(choice[0], choice[1], now)
+    except BadRequest:
+        return
+    exchange.hedge = Hedge(exchange, choice, now, data)
 
 
 class Hedge(Call):
@@ -47,16 +52,16 @@ class Hedge(Call):
 
     __slots__ = ("_head", "ahead", "choice", "exchange", "sent_at")
 
-    def __init__(self, exchange: RouteExchange, choice: Choice[Target], now: float) -> None:
+    def __init__(self, exchange: RouteExchange, choice: Choice[Target], now: float, data: bytes) -> None:
         super().__init__(exchange.router)
         self.exchange = exchange
         self.choice = choice
         self.sent_at = now
         self._head: ResponseHead | None = None
-        backend, target = choice[0], choice[1]
+        target = choice[1]
         target.sent(exchange.cost)
         self.ahead = target.awaits(exchange.cost)
-        self.connect(target, exchange.request_bytes(backend, target, now))
+        self.connect(target, data)
 
     # --- upstream's events
 

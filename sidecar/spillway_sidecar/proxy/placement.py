@@ -12,11 +12,11 @@ from spillway_sidecar.balancing.last_resort import least_bad
 from spillway_sidecar.flow.band import Ticket
 from spillway_sidecar.proxy.answers import nowhere, unsupported
 from spillway_sidecar.proxy.call import CHOOSING, CONNECTING
-from spillway_sidecar.proxy.errors import Refusal
+from spillway_sidecar.proxy.errors import Outcome, Refusal
 from spillway_sidecar.proxy.exchange import Exchange
 from spillway_sidecar.proxy.heads import Fields
 from spillway_sidecar.proxy.upstream import Target
-from spillway_sidecar.routing.classify import Facts
+from spillway_sidecar.routing.classify import BadRequest, Facts
 from spillway_sidecar.routing.rewrite import replace_model
 from spillway_sidecar.routing.table import Backend, CompiledRoute, CompiledRule
 from spillway_sidecar.scheduling.filters.eligible import Candidate
@@ -128,6 +128,13 @@ class Placement(Exchange):
                 *self.attempts,
                 (backend.name, target.id, candidates, diversion.note() if diversion is not None else None),
             )
+        limit = self.facts.limit if self._declines < MAX_DECLINES else 0
+        try:
+            data = self.request_bytes(backend, target, site.now, limit)
+        except BadRequest as error:
+            self.target = None
+            self.refuse(Refusal(400, Outcome.BAD_REQUEST, error.message))
+            return
         self._probe = target.sent(self.cost)
         self._late_at = 0.0
         self.ahead = target.awaits(self.cost)
@@ -149,13 +156,12 @@ class Placement(Exchange):
         if target.inbound:
             wait = timeouts.admission_seconds
             site.waiting_admission[wait].append((now + wait, self, self._serial))  # type: ignore[arg-type]  # all are RouteExchanges
-        limit = self.facts.limit if self._declines < MAX_DECLINES else 0
-        self.connect(target, self.request_bytes(backend, target, now, limit), fresh=fresh)
+        self.connect(target, data, fresh=fresh)
         if self.state == CONNECTING:
             self.deadline = min(self.deadline, now + timeouts.connect_seconds)
 
     def request_bytes(self, backend: Backend[Pool[Target]], target: Target, now: float, limit: int = 0) -> bytes:
-        """The request as `target` is sent it. `limit`: tokens that may wait before it there, 0 for any."""
+        """The request as `target` is sent it. `limit`: tokens that may wait before it there, 0 for any. Raises `BadRequest`."""
         facts = self.facts
         body = self.body
         if backend.model != facts.model:

@@ -44,7 +44,7 @@ def usage(tail: bytes) -> tuple[int | None, int | None]:
     start = tail.find(b"{", start)
     try:
         told = _decode_usage(tail[start : tail.find(b"}", start) + 1])
-    except (msgspec.DecodeError, UnicodeDecodeError):  # e.g. an object within it: look for the two figures alone
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # e.g. an object within it: look for the two figures alone
         return _search_usage(tail, start)
     return told.prompt_tokens, told.completion_tokens
 

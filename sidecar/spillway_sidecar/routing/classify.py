@@ -11,6 +11,7 @@ from spillway_wire.names import RequestType
 
 BYTES_PER_TOKEN: Final = 4  # the usual rule of thumb for English text in a byte-pair encoding
 MAX_MODEL_LENGTH: Final = 256
+TOO_DEEP: Final = "The request body is nested too deeply."
 
 PATHS: Final[dict[bytes, RequestType]] = {
     b"/v1/chat/completions": RequestType.CHAT,
@@ -69,7 +70,7 @@ def classify(request_type: RequestType, body: bytes) -> Facts:
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise BadRequest("The request body is not valid JSON.") from None
     except RecursionError:
-        raise BadRequest("The request body is nested too deeply.") from None
+        raise BadRequest(TOO_DEEP) from None
     model = fields.model
     if not model or len(model) > MAX_MODEL_LENGTH:
         raise BadRequest(f"'model' must have 1 to {MAX_MODEL_LENGTH} characters.", "model")

@@ -7,6 +7,7 @@ is shown apart are left to break off.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -76,14 +77,20 @@ def _data(block: bytes) -> dict[str, Any] | None:
         return None
     try:
         event = msgspec.json.decode(lines[0])
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return event if isinstance(event, dict) else None
 
 
 def continued(body: bytes, request_type: RequestType, heard: Heard) -> bytes | None:
     """The request for the rest; None where that cannot be asked for, or is none."""
-    request: dict[str, Any] = msgspec.json.decode(body)
+    try:
+        return _continued(msgspec.json.decode(body), request_type, heard)
+    except RecursionError:  # it was read from further out
+        return None
+
+
+def _continued(request: dict[str, Any], request_type: RequestType, heard: Heard) -> bytes | None:
     form = request.get("response_format")
     if (form and form != {"type": "text"}) or request.get("n") not in {None, 1} or any(request.get(name) for name in _WITHOUT):
         return None
@@ -125,5 +132,7 @@ def rest(stream: bytes, heard: Heard) -> bytes:
                 says = says or any(delta.values())
             says = says or bool(choice.get("text") or choice.get("finish_reason"))
         if says:
-            blocks.append(b"data: " + msgspec.json.encode(event))
+            with contextlib.suppress(RecursionError):  # then it has not been read much less deep, and goes as it came
+                block = b"data: " + msgspec.json.encode(event)  # noqa: PLW2901
+            blocks.append(block)
     return b"".join(block + b"\n\n" for block in blocks if block)

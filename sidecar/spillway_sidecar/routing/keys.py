@@ -51,7 +51,7 @@ def session_key(header: bytes, fields: Mapping[bytes, bytes], body: bytes) -> in
     if value is None:
         try:
             named = _DECODE(body)
-        except msgspec.ValidationError:
+        except (msgspec.ValidationError, RecursionError):
             return 0
         value = (named.prompt_cache_key or named.user or "").encode()
     return (crc32(value) or 1) if value else 0

@@ -4,7 +4,8 @@ The usual body names `"model"` once: then the one occurrence is the field, since
 and a splice is all: every other byte stays as the client sent it. Anything else (the word as a key further in, an escaped key, a
 repeated key) takes the slow way: the members of the top level are written anew, each value with the bytes that it came with. What was
 repeated stands there once then, with its last value, which is the one that the request was routed by. Both take some
-milliseconds for ten megabytes, however those are nested.
+milliseconds for ten megabytes. How deep the slow way reads depends on the calls that it stands in: a body that `classify`, called from
+further out, could just read may be too deep for it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Final
 
 import msgspec
 
+from spillway_sidecar.routing.classify import TOO_DEEP, BadRequest
+
 _SPACE: Final = rb"[ \t\r\n]*+"
 _FIELD: Final = re.compile(rb'"model"' + _SPACE + rb":" + _SPACE + rb'("(?:[^"\\]++|\\.)*+")')
 _LETTER_ESCAPED: Final = b"\\u006"  # of m, o, d, e and l, which no encoder escapes
@@ -21,13 +24,16 @@ _members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def replace_model(body: bytes, model: str) -> bytes:
-    """The body with its top-level `model` set to `model`. The body must have passed `classify`."""
+    """The body with its top-level `model` set to `model`. The body must have passed `classify`. Raises `BadRequest`."""
     value = msgspec.json.encode(model)
     first = body.find(b'"model"')
     if first >= 0 and body.find(b'"model"', first + 7) < 0 and _LETTER_ESCAPED not in body:
         found = _FIELD.match(body, first)
         if found is not None:
             return body[: found.start(1)] + value + body[found.end(1) :]
-    members = _members(body)
+    try:
+        members = _members(body)
+    except RecursionError:
+        raise BadRequest(TOO_DEEP) from None
     members["model"] = msgspec.Raw(value)
     return msgspec.json.encode(members)
