@@ -5,5 +5,6 @@
 - `lease`: who leads, with an epoch for each term.
 - `status`: statuses written by server-side apply, within a budget.
 - `transitions`, `events`: what changed for good or bad, as Kubernetes Events.
+- `scale`, `autoscalers`: replicas through the scale subresource, and who else sets them.
 - `reviews`: whose a token is.
 """
