@@ -12,6 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
+
+
+SPEED_SHARE: Final = 0.8  # of its full speed that a replica is meant to run at: queues grow without bound as it comes near 1
+DRAIN_SECONDS: Final = 300.0  # in which what waits is to be worked off
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +34,8 @@ class Observed:
 
     ready: int
     tokens_per_second_asked: float | None = None  # of what came in; retries are asked once
-    tokens_per_second_replica: float | None = None  # as learned
+    tokens_per_second_replica: float | None = None  # as learned, at full speed
+    tokens_waiting: float | None = None  # of requests that were neither refused nor begun, wherever they wait
     waiting: int | None = None
     gpu_ratio: float | None = None
     kv_cache_ratio: float | None = None
@@ -52,13 +58,27 @@ class Need:
 def need(observed: Observed, targets: Targets) -> Need:
     """How many replicas each signal asks for, and the highest."""
     flows = [
-        ("TokenDemand", _over(observed.tokens_per_second_asked, observed.tokens_per_second_replica)),
+        ("TokenDemand", _share_of_speed(observed)),
         ("GPUUtilization", _share(observed.ready, observed.gpu_ratio, targets.gpu_ratio)),
         ("KVCache", _share(observed.ready, observed.kv_cache_ratio, targets.kv_cache_ratio)),
     ]
     signal, flow = _highest(flows)
     waiting = None if observed.waiting is None else float(observed.waiting)
-    return Need(flow=flow, flow_signal=signal, backlog=_over(waiting, targets.queue_depth))
+    backlogs = [_worked_off(observed), _over(waiting, targets.queue_depth)]
+    return Need(flow=flow, flow_signal=signal, backlog=max((each for each in backlogs if each is not None), default=None))
+
+
+def _worked_off(observed: Observed) -> float | None:
+    """For what comes in, and for what waits to be worked off in `DRAIN_SECONDS`, at full speed; None where nothing waits."""
+    waiting, asked = observed.tokens_waiting, observed.tokens_per_second_asked
+    if not waiting or asked is None:
+        return None
+    return _over(asked + waiting / DRAIN_SECONDS, observed.tokens_per_second_replica)
+
+
+def _share_of_speed(observed: Observed) -> float | None:
+    each = observed.tokens_per_second_replica
+    return _over(observed.tokens_per_second_asked, None if each is None else each * SPEED_SHARE)
 
 
 def _over(asked: float | None, each: float | None) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from spillway_operator.scaling.needs import Need, Observed, Targets, need
+from spillway_operator.scaling.needs import DRAIN_SECONDS, SPEED_SHARE, Need, Observed, Targets, need
 from spillway_operator.scaling.windows import Highest, Mean
 
 TARGETS = Targets(queue_depth=2, gpu_ratio=0.8, kv_cache_ratio=0.9)
@@ -17,8 +17,13 @@ TARGETS = Targets(queue_depth=2, gpu_ratio=0.8, kv_cache_ratio=0.9)
         (Observed(ready=3, tokens_per_second_asked=9000), Need()),  # what a replica does is not learned yet
         (
             Observed(ready=3, tokens_per_second_asked=9000, tokens_per_second_replica=2000),
-            Need(flow=4.5, flow_signal="TokenDemand"),
+            Need(flow=4.5 / SPEED_SHARE, flow_signal="TokenDemand"),
         ),
+        (  # what waits is to be worked off within minutes, at full speed
+            Observed(ready=3, tokens_per_second_asked=6000, tokens_per_second_replica=2000, tokens_waiting=2000 * DRAIN_SECONDS),
+            Need(flow=3.0 / SPEED_SHARE, flow_signal="TokenDemand", backlog=4.0),
+        ),
+        (Observed(ready=3, tokens_waiting=500, waiting=8), Need(backlog=4.0)),
         (Observed(ready=4, gpu_ratio=0.6, kv_cache_ratio=0.9), Need(flow=4.0, flow_signal="KVCache")),
         (Observed(ready=0, gpu_ratio=0.6, waiting=3), Need(backlog=1.5)),
         (Observed(ready=2, waiting=0), Need(backlog=0.0)),
