@@ -70,7 +70,14 @@ def test_names_scope_and_subresources(kind: str) -> None:
     assert f"{spec['group']}/{version['name']}" == API_VERSION
     assert version["served"]
     assert version["storage"]
-    assert version["subresources"] == {"status": {}}
+    scale = {"specReplicasPath": ".spec.scaling.replicas", "statusReplicasPath": ".status.replicas.current"}
+    assert version["subresources"] == {"status": {}, **({"scale": scale} if kind == "ModelBackend" else {})}
+
+
+def test_the_paths_of_a_scale_lead_to_whole_numbers() -> None:
+    for kind, about in KINDS.items():
+        for path in (about.scale or {}).values():
+            assert at(kind, path)["type"] == "integer"
 
 
 @pytest.mark.parametrize(("kind", "path", "node"), ALL, ids=lambda value: value if isinstance(value, str) else "")

@@ -37,6 +37,7 @@ class Kind:
     rules: Sequence[Rule]
     short_name: str
     columns: Sequence[Column]
+    scale: Mapping[str, str] | None = None  # paths of the scale subresource
 
     @property
     def name(self) -> str:
@@ -49,10 +50,13 @@ class Kind:
         return f"{self.name.lower()}s"
 
 
+# `kubectl scale modelbackend/x --replicas=N` pins the number of replicas.
+_SCALE: Final = {"specReplicasPath": ".spec.scaling.replicas", "statusReplicasPath": ".status.replicas.current"}
+
 KINDS: Final[Mapping[str, Kind]] = {
     kind.name: kind
     for kind in (
-        Kind(backend.ModelBackend, backend.RULES, "mbackend", COLUMNS["ModelBackend"]),
+        Kind(backend.ModelBackend, backend.RULES, "mbackend", COLUMNS["ModelBackend"], _SCALE),
         Kind(route.ModelRoute, route.RULES, "mroute", COLUMNS["ModelRoute"]),
     )
 }
@@ -137,7 +141,7 @@ def crd(kind: str) -> dict[str, Any]:
                     "name": version,
                     "served": True,
                     "storage": True,
-                    "subresources": {"status": {}},
+                    "subresources": {"status": {}, **({"scale": dict(about.scale)} if about.scale is not None else {})},
                     "additionalPrinterColumns": [
                         {
                             "name": column.name,
