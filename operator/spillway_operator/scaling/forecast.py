@@ -5,8 +5,8 @@ every day counts for `season_gain`; the level is how the last half hour compares
 is expected to go on so, and what grows from day to day shows there. An interval that was met on fewer than two days says nothing, since one day
 is no pattern.
 
-What comes out is a floor, and it only ever adds. It is the highest of what is expected from `calm_seconds` ago until the replica is ready, so
-that it follows no dip that ends soon after. An interval without measurements teaches nothing.
+What comes out is a floor, and it only ever adds. It is the highest of what is expected until the replica is ready, and falls when it was lower
+for `calm_seconds`, so that it follows no dip that ends soon after. An interval without measurements teaches nothing.
 
 Time is UTC: where clocks are put forward or back, the pattern is an hour off until the level and a few days have corrected it. Memory is
 2,304 intervals at most; it is lost with the process.
@@ -17,6 +17,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from typing import Any, Final
+
+from spillway_operator.scaling.windows import Highest
 
 INTERVAL_SECONDS: Final = 300
 _A_DAY: Final = 86_400 // INTERVAL_SECONDS
@@ -47,6 +49,7 @@ class Daily:
         self._policy = policy
         self._of_day = _Season(_A_DAY, policy)
         self._of_week = _Season(_A_WEEK, policy)
+        self._floors = Highest(policy.calm_seconds)
         self._level = 1.0
         self._interval = -1
         self._sum = 0.0
@@ -65,16 +68,17 @@ class Daily:
 
     def floor(self, wall_seconds: float, lead_seconds: float) -> float | None:
         """The highest need, in replicas, that is expected until one that is asked for at this moment is ready; None: not known."""
-        first = int((wall_seconds - self._policy.calm_seconds) // INTERVAL_SECONDS)
+        first = int(wall_seconds // INTERVAL_SECONDS)
         last = int((wall_seconds + lead_seconds) // INTERVAL_SECONDS) + 1  # what is within the last interval is above its mean
         last = min(last, first + _A_DAY)
         known = [value for interval in range(first, last + 1) if (value := self._usual(interval)) is not None]
         return max(known) * self._level if known else None
 
     def replicas(self, wall_seconds: float, lead_seconds: float) -> int:
-        """The floor in whole replicas; 0 where nothing is known."""
+        """The highest floor of the last minutes, in whole replicas; 0 where nothing is known."""
         need = self.floor(wall_seconds, lead_seconds)
-        return 0 if need is None else math.ceil(need / (1.0 + self._policy.band_ratio) - 1e-9)
+        self._floors.record(wall_seconds, 0 if need is None else math.ceil(need / (1.0 + self._policy.band_ratio) - 1e-9))
+        return self._floors.at(wall_seconds) or 0
 
     def _close(self) -> None:
         """The interval is over: its mean moves the level and the seasons."""

@@ -1,9 +1,12 @@
 """What a backend is asked for, and what a replica does -> replicas that are needed, by signal. The highest need counts.
 
 Two sorts of signals are kept apart, because they say different things while replicas start. A *flow* (tokens asked for each second,
-the share of GPU or KV cache in use) says how many replicas the present load takes. A *backlog* (requests that wait) is what too few
-replicas have left behind: replicas that are starting will work it off, and counting it again at each tick would start more and more of
-them.
+the share of GPU or KV cache in use) says how many replicas the present load takes. A *backlog* (requests that wait, the tokens that they
+ask for) is what too few replicas have left behind: replicas that are starting will work it off, and counting it again at each tick would
+start more and more of them.
+
+Until a replica has been seen at the limit of what it does (`throughput`), the most that one has done is known: it is less than a replica
+can, so it may show that fewer are enough, and never that more are needed.
 
 What nobody measured is None and counts for nothing; where no signal is known there is no need, which is not a need of zero.
 """
@@ -13,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
-
 
 SPEED_SHARE: Final = 0.8  # of its full speed that a replica is meant to run at: queues grow without bound as it comes near 1
 DRAIN_SECONDS: Final = 300.0  # in which what waits is to be worked off
@@ -35,8 +37,10 @@ class Observed:
     ready: int
     tokens_per_second_asked: float | None = None  # of what came in; retries are asked once
     tokens_per_second_replica: float | None = None  # as learned, at full speed
+    tokens_per_second_shown: float | None = None  # the most that one has done, busy or not
     tokens_waiting: float | None = None  # of requests that were neither refused nor begun, wherever they wait
     waiting: int | None = None
+    held: int = 0  # requests that wait for a first replica
     gpu_ratio: float | None = None
     kv_cache_ratio: float | None = None
 
@@ -58,27 +62,21 @@ class Need:
 def need(observed: Observed, targets: Targets) -> Need:
     """How many replicas each signal asks for, and the highest."""
     flows = [
-        ("TokenDemand", _share_of_speed(observed)),
+        ("TokenDemand", _token_demand(observed)),
         ("GPUUtilization", _share(observed.ready, observed.gpu_ratio, targets.gpu_ratio)),
         ("KVCache", _share(observed.ready, observed.kv_cache_ratio, targets.kv_cache_ratio)),
     ]
     signal, flow = _highest(flows)
     waiting = None if observed.waiting is None else float(observed.waiting)
-    backlogs = [_worked_off(observed), _over(waiting, targets.queue_depth)]
-    return Need(flow=flow, flow_signal=signal, backlog=max((each for each in backlogs if each is not None), default=None))
+    return Need(flow=flow, flow_signal=signal, backlog=_over(waiting, targets.queue_depth))
 
 
-def _worked_off(observed: Observed) -> float | None:
-    """For what comes in, and for what waits to be worked off in `DRAIN_SECONDS`, at full speed; None where nothing waits."""
-    waiting, asked = observed.tokens_waiting, observed.tokens_per_second_asked
-    if not waiting or asked is None:
+def _token_demand(observed: Observed) -> float | None:
+    """For what comes in with room to spare, or for what comes in and waits, worked off in `DRAIN_SECONDS`, at full speed."""
+    asked, each = observed.tokens_per_second_asked, observed.tokens_per_second_replica
+    if asked is None:
         return None
-    return _over(asked + waiting / DRAIN_SECONDS, observed.tokens_per_second_replica)
-
-
-def _share_of_speed(observed: Observed) -> float | None:
-    each = observed.tokens_per_second_replica
-    return _over(observed.tokens_per_second_asked, None if each is None else each * SPEED_SHARE)
+    return _over(max(asked / SPEED_SHARE, asked + (observed.tokens_waiting or 0.0) / DRAIN_SECONDS), each)
 
 
 def _over(asked: float | None, each: float | None) -> float | None:
