@@ -103,7 +103,7 @@ class Traffic:
         return self.input.mean + (self.prefix.mean * (1.0 - self.nominal_hits) if self.prefixes else 0.0)
 
     def arrivals(self, rate: float, seconds: float, seed: int) -> Iterator[Arrival]:
-        """Requests of that many seconds, in order of arrival."""
+        """Requests of that many seconds, in order of arrival. Each seed has prefixes of its own: where they are at home is chance too."""
         rng = random.Random(f"traffic {seed}")  # noqa: S311
         lengths = [self.prefix.draw(rng) for _ in range(self.prefixes)]
         shares = list(itertools.accumulate((rank + 1) ** -self.zipf for rank in range(self.prefixes)))
@@ -115,7 +115,7 @@ class Traffic:
                 yield Arrival(now, own, out)
                 continue
             (which,) = rng.choices(range(self.prefixes), cum_weights=shares)
-            yield Arrival(now, own + lengths[which], out, f"p{which}", lengths[which])
+            yield Arrival(now, own + lengths[which], out, f"p{seed}-{which}", lengths[which])
 
 
 PLAIN: Final = Traffic(Sizes(500.0, 1.0), Sizes(150.0, 0.8))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from spillway_sidecar.balancing.choose import Choice, any_open
-from spillway_sidecar.proxy.answers import failure, full, nowhere, retry_after_seconds
+from spillway_sidecar.proxy.answers import failure, full, retry_after_seconds
 from spillway_sidecar.proxy.call import CHOOSING, CONNECTING, OVER, STREAMING, WAITING
 from spillway_sidecar.proxy.errors import Outcome, Refusal
 from spillway_sidecar.proxy.heads import ResponseHead
@@ -69,7 +69,7 @@ class RouteExchange(Placement):
         if head.status == 429 and head.fields.get(_ADMISSION_HEADER) == _DECLINED and self._declined(head):
             return False
         if _LOAD_HEADER in head.fields and self.target is not None:
-            self.take_load(self.target, head)
+            self.take_load(self.target, head, self.cost if self._awaits else 0)
         self._serial += 1  # a final answer without an interim one is an answer too
         status = head.status
         if status < 300:
@@ -131,14 +131,15 @@ class RouteExchange(Placement):
         if choice is not None and not site.waiting.must_wait(self, choice[1]):
             self._go(choice)
         elif choice is None and not site.waiting.for_room(self):
-            self.refuse(nowhere(self.rule, site))
+            self._hold()
         else:
             self._wait_for_room()
         return True
 
     def _wait_again(self, head: ResponseHead) -> bool:
         """A full sidecar has refused: another router was quicker. The request waits for room again."""
-        if self.hedge is not None or len(self.failures) >= MAX_REFUSALS or not self.route.flow.max_requests:
+        patient = len(self.failures) < MAX_REFUSALS or (self.ticket is not None and self.held)
+        if self.hedge is not None or not patient or not self.route.flow.max_requests:
             return False
         site, target = self.router, self.target
         now = site.now = site.clock()
@@ -199,15 +200,19 @@ class RouteExchange(Placement):
         attempts = len(self.tried) - self._uncounted
         if attempts < self.route.retries.max_attempts and self.router.now < self.started + self.route.timeouts.request_seconds:
             choice = self._choose()
-            if (choice is not None or self.router.waiting.for_room(self)) and (not counts or self._retrying or self.budget.take()):
+            waiting = self.router.waiting
+            room = choice is None and waiting.for_room(self)
+            if (choice is not None or room or waiting.holds(self)) and (not counts or self._retrying or self.budget.take()):
                 self._retrying = self._retrying or counts
                 self.retries += 1
                 if self.stats is not None:
                     self.stats.retries += 1
                 if choice is not None:
                     self._go(choice)
-                else:
+                elif room:
                     self._wait_for_room()
+                else:
+                    self._hold()
                 return
         self._answer(outcome, status)
 
@@ -237,14 +242,17 @@ class RouteExchange(Placement):
             if self._turn is not None:
                 self._turn.left(self.cost)
 
-    def take_load(self, target: Target, head: ResponseHead) -> None:
-        """What a sidecar says of its load, with the admission answer or the reply; or an engine without one, which is asked to."""
+    def take_load(self, target: Target, head: ResponseHead, arrived_tokens: int = 0) -> None:
+        """What a sidecar says of its load, with the admission answer or the reply; or an engine without one, which is asked to.
+
+        `arrived_tokens`: of a request that it counts no more, since its first token is there.
+        """
         if not target.external:
             target.heard_at = self.router.clock()
             value = head.fields.get(_LOAD_HEADER)
             load = decode_load(value) if value is not None else None
             if load is not None:
-                target.report(load, target.heard_at)
+                target.report(load, target.heard_at, arrived_tokens)
                 if self.router.waiting.count:
                     self.router.waiting.freed(self.backend, target)
 
@@ -444,6 +452,9 @@ class RouteExchange(Placement):
         prompt, completion = self.usage()
         if completion is None:
             completion = max(0, self.output_events - 2)  # a role event and [DONE] carry no token
+        if self.asked and self.first_byte_at and self.status < 400:
+            for arrivals, counted in self.asked:
+                arrivals.correct(counted, self.facts.prompt_tokens if prompt is None else prompt, completion)
         if self.ticket is not None:
             site.waiting.over(self, self.facts.prompt_tokens if prompt is None else prompt, completion)
         self._count(outcome, now, self.facts.prompt_tokens if prompt is None else prompt, completion)

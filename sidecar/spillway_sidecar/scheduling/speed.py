@@ -19,7 +19,7 @@ def request_cost(prompt_tokens: int) -> int:
 class ClusterSpeed:
     """Mean seconds to first token per token of work in a cluster, apart for streams and whole replies; means of requests and of waiting work."""
 
-    __slots__ = ("late", "mean_cost", "stream", "success_ratio", "unary", "waiting")
+    __slots__ = ("late", "mean_cost", "others", "stream", "success_ratio", "unary", "waiting")
 
     def __init__(self) -> None:
         self.late = Lateness()
@@ -27,6 +27,7 @@ class ClusterSpeed:
         self.unary = 0.0
         self.mean_cost = float(BASE_TOKENS)
         self.waiting = 0.0  # tokens before one more request, as endpoints tell
+        self.others = 0.0  # of that, what is not this router's
         self.success_ratio = 1.0
 
     def observe(self, stream: bool, seconds: float, prompt_tokens: int, ahead_tokens: int = 0) -> float:
@@ -50,10 +51,10 @@ class ClusterSpeed:
             self.unary = mean
         return relative
 
-    def told(self, waiting_tokens: float) -> None:
-        """Takes in what one endpoint says waits there; no word moves the mean further than a busy endpoint's would."""
-        bound = 8.0 * self.waiting + 1000.0
-        self.waiting += SPEED_GAIN * ((waiting_tokens if waiting_tokens < bound else bound) - self.waiting)
+    def told(self, waiting_tokens: float, others_tokens: float) -> None:
+        """Takes in what one endpoint says waits there, and what of it is others'; no word moves a mean further than a busy endpoint's would."""
+        self.waiting += SPEED_GAIN * (min(waiting_tokens, 8.0 * self.waiting + 1000.0) - self.waiting)
+        self.others += SPEED_GAIN * (min(others_tokens, 8.0 * self.others + 1000.0) - self.others)
 
     def ended(self, *, well: bool) -> None:
         """Takes in how one attempt ended."""

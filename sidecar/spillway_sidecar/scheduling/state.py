@@ -2,12 +2,13 @@
 
 Load is counted in estimated tokens: what is before one more request until its first token. Four things meet in a predicted wait:
 
-* **what waits there**, by the endpoint's own word (prompts without a first token, and a little for each request that it runs), plus what
-  this router has sent since. The word has an age: it regresses to the mean of all that the cluster's endpoints say. Not to
-  nothing, by which all routers would run to the one that is silent, and it does not hold for ever, by which a busy one would never
-  be tried again.
-* **what this router knows to wait there**, times the number of routers R: a word of 0 for ever, or none at all, cannot attract more
-  than that allows. A figure that stands still while requests come is no word.
+* **what this router has there itself**, which it knows at every moment: prompts without a first token, and a little for each request that
+  runs.
+* **what others have there**: the endpoint's own word, less what of it was this router's. The word has an age: it regresses to the mean of
+  what others have at the cluster's endpoints. Not to nothing, by which all routers would run to the one that is silent, and it does not hold for
+  ever, by which a busy one would never be tried again. Own requests stay out of the mean, or an endpoint that was never tried would look as
+  busy as those are while they are asked. At least this router's own count is reckoned with for each of the R routers: a word of 0 for ever, or
+  none at all, cannot attract more than that allows. A figure that stands still while requests come is no word.
 * **slowness**: time to first token for the work that was ahead and its own, against the cluster's mean for requests of the same size
   and kind. 1 is ordinary; 3 is an endpoint that takes three times as long. It fades toward 1 while nothing is observed, so that a
   slow endpoint is tried again.
@@ -50,7 +51,7 @@ class EndpointState(EndpointHealth):
 
     __slots__ = (
         "awaiting_tokens", "finished_since", "in_flight", "in_flight_tokens", "inbound", "kv_full", "load",
-        "max_concurrency", "max_requests", "max_running", "reported_at", "reported_requests", "reported_tokens", "reported_waiting", "running_limit", "sent_since", "sent_since_tokens",
+        "max_concurrency", "max_requests", "max_running", "others_tokens", "reported_at", "reported_requests", "reported_tokens", "reported_waiting", "running_limit", "sent_since", "sent_since_tokens",
         "slowness", "slowness_at", "speed", "suspect", "told_at", "told_tokens", "turn", "waiting_since",
     )  # fmt: skip
 
@@ -81,6 +82,7 @@ class EndpointState(EndpointHealth):
         self.load: Load | None = None  # the last report
         self.told_tokens = 0.0  # what is before one more request, by that report
         self.told_at = _NEVER
+        self.others_tokens = 0.0  # of that, what is not this router's
 
     # --- what is known of it
 
@@ -91,9 +93,12 @@ class EndpointState(EndpointHealth):
         self.max_running = self.running_limit.limit
         self.max_concurrency = max_concurrency
 
-    def report(self, load: Load, now: float) -> None:
-        """The endpoint's own word on its load. A figure that stands still while this router holds more than it is suspect."""
-        self._hear(load, now)
+    def report(self, load: Load, now: float, arrived_tokens: int = 0) -> None:
+        """The endpoint's own word on its load. A figure that stands still while this router holds more than it is suspect.
+
+        `arrived_tokens`: of a request whose first token comes with the word, which therefore counts it no more.
+        """
+        self._hear(load, now, arrived_tokens)
         tokens = load.in_flight_tokens
         self.suspect = tokens == self.reported_tokens and self.sent_since_tokens > 0 and self.in_flight_tokens > tokens
         self.reported_tokens = tokens
@@ -106,7 +111,7 @@ class EndpointState(EndpointHealth):
         self.kv_full = load.kv_cache_ratio is not None and load.kv_cache_ratio >= KV_FULL_RATIO
         self.says(now, away=load.draining or not load.engine_up)
 
-    def _hear(self, load: Load, now: float) -> None:
+    def _hear(self, load: Load, now: float, arrived_tokens: int) -> None:
         """What is before one more request, by the report."""
         waiting: float | None = load.waiting_tokens
         if waiting is None and (load.queued or load.engine_waiting is not None):  # no sidecar of ours, or one that does not tell
@@ -116,7 +121,9 @@ class EndpointState(EndpointHealth):
             still = self.told_tokens == before > 0.0 and self.sent_since_tokens > 0
             self.told_at = _NEVER if still else now
             if not still:
-                self.speed.told(self.told_tokens)
+                own = self.awaiting_tokens - arrived_tokens + RUNNING_TOKENS * self.in_flight
+                self.others_tokens = self.told_tokens - own if self.told_tokens > own else 0.0
+                self.speed.told(self.told_tokens, self.others_tokens)
         self.load = load
 
     def _learn_limit(self, load: Load, now: float) -> None:
@@ -209,10 +216,11 @@ class EndpointState(EndpointHealth):
             and not self.suspect
         ):
             return -1.0
-        mean = self.speed.waiting
-        told: float = mean + (self.told_tokens - mean) * _WORD_KEEPS ** (now - self.told_at) + self.sent_since_tokens
-        own = routers * (self.awaiting_tokens + RUNNING_TOKENS * self.in_flight)
-        return BASE_TOKENS + (told if told > own else own)
+        own = self.awaiting_tokens + RUNNING_TOKENS * self.in_flight
+        mean = self.speed.others
+        others: float = mean + (self.others_tokens - mean) * _WORD_KEEPS ** (now - self.told_at)
+        least = (routers - 1) * own
+        return BASE_TOKENS + own + (others if others > least else least)
 
     def full(self, routers: int, now: float) -> bool:
         """Whether it holds all that it may, by this router's count or by the guarded report."""

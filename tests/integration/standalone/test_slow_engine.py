@@ -47,17 +47,16 @@ def test_traffic_leaves_an_engine_that_slows_to_a_third(start: Callable[..., Sta
     with Traffic(standalone.port, rate=40, prompt="{n} " + "word " * 400) as traffic:
         time.sleep(4)
         before = requests_of(standalone)
-        busiest = max(before, key=lambda name: before[name])
         body = json.dumps({"slow": {"factor": 3}}).encode()
-        request = urllib.request.Request(standalone.engine_url(busiest) + "/fault", data=body, method="POST")
+        request = urllib.request.Request(standalone.engine_url("pool-0") + "/fault", data=body, method="POST")
         urllib.request.urlopen(request, timeout=5).read()
         time.sleep(3)
         moved = requests_of(standalone)
         time.sleep(5)
         after = requests_of(standalone)
     total = sum(after.values()) - sum(moved.values())
-    slow = after[busiest] - moved[busiest]
-    assert before[busiest] > 40
+    slow = after["pool-0"] - moved["pool-0"]
+    assert min(before.values()) > sum(before.values()) / 6, before  # half of a fair share: no engine is left out
     assert total > 100
     assert slow / total < 0.1  # a third of all before
     assert not traffic.failures

@@ -31,7 +31,7 @@ def endpoint(name: str = "e", *, inbound: bool = True, speed: ClusterSpeed | Non
 @given(
     st.integers(1, 8), st.integers(0, 10_000), st.lists(st.integers(1, 2000), max_size=10), st.lists(st.integers(1, 2000), max_size=10)
 )  # fmt: skip
-def test_what_is_before_a_request_is_the_larger_of_the_word_and_the_own_count(
+def test_what_is_before_a_request_is_the_own_and_of_others_the_larger_of_the_word_and_the_own_count(
     routers: int, told: int, before: list[int], after: list[int]
 ):
     state = endpoint()
@@ -43,21 +43,44 @@ def test_what_is_before_a_request_is_the_larger_of_the_word_and_the_own_count(
     for tokens in after:
         state.sent(tokens)
         state.awaits(tokens)
-    own = routers * (sum(before) + sum(after) + RUNNING_TOKENS * len(before + after))
-    assert state.wait_tokens(routers, 10.0) == pytest.approx(BASE_TOKENS + max(own, told + sum(after)))
+    own = sum(before) + sum(after) + RUNNING_TOKENS * len(before + after)
+    others = max(0, told - sum(before) - RUNNING_TOKENS * len(before))
+    assert state.wait_tokens(routers, 10.0) == pytest.approx(BASE_TOKENS + own + max(others, (routers - 1) * own))
     for tokens in before + after:
         state.arrived(tokens)
         state.done(tokens)
     assert (state.in_flight, state.in_flight_tokens, state.awaiting_tokens) == (0, 0, 0)
 
 
+def test_a_word_counts_a_request_no_more_whose_first_token_comes_with_it():
+    state = endpoint()
+    state.sent(COST)
+    state.awaits(COST)
+    state.report(Load(in_flight=1, waiting_tokens=300), 0.0, COST)
+    state.arrived(COST)
+    assert state.wait_tokens(1, 0.0) == pytest.approx(BASE_TOKENS + 300 + RUNNING_TOKENS)
+
+
+def test_a_lone_router_takes_an_endpoint_that_it_never_tried_for_idle():
+    speed = ClusterSpeed()
+    tried, other = endpoint(speed=speed), endpoint(speed=speed)
+    for now in range(20):
+        tried.sent(COST)
+        tried.awaits(COST)
+        tried.report(Load(in_flight=1, in_flight_tokens=COST, waiting_tokens=COST), float(now))
+        tried.arrived(COST)
+        tried.done(COST)
+        tried.report(Load(), now + 0.1)
+        assert other.wait_tokens(1, now + 0.1) == tried.wait_tokens(1, now + 0.1) == BASE_TOKENS
+
+
 def test_a_word_regresses_to_the_mean_of_all_words_and_not_to_nothing():
     speed = ClusterSpeed()
-    speed.waiting = 1000.0
+    speed.others = 1000.0
     for told in (0, 5000):
         state = endpoint(speed=speed)
         state.report(Load(waiting_tokens=told), 0.0)
-        mean = speed.waiting
+        mean = speed.others
         assert state.wait_tokens(1, WORD_HALF_LIFE_SECONDS) == pytest.approx(BASE_TOKENS + (told + mean) / 2)
         assert state.wait_tokens(1, 60.0) == pytest.approx(BASE_TOKENS + mean)
 

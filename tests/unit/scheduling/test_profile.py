@@ -150,6 +150,17 @@ def test_a_prompt_that_begins_like_others_goes_home_until_another_place_is_soone
     assert DEFAULT.pick(of, asked, VIEW) not in homes
 
 
+def test_a_home_that_fails_saves_nothing():
+    of = pool(4)
+    homes = of.homes.of(5)
+    assert homes is not None
+    of.prefixes.meets(5, 1)
+    assert DEFAULT.pick(of, request(2000, prefix=5), VIEW) is homes[0]
+    homes[0].failed(100.0, hard=False)
+    homes[0].factor = 1.0
+    assert DEFAULT.pick(of, request(2000, prefix=5), VIEW) is homes[1]
+
+
 def test_the_bound_of_a_request_is_what_the_next_best_would_make_it_wait():
     of = pool(2)
     of.speed.mean_cost = 300.0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from spillway.simulate.engine import EngineSpec
 from spillway.simulate.experiment import Experiment, Job, run_job
 from spillway.simulate.faults import Fault
 from spillway.simulate.measure import Figures
@@ -58,6 +60,16 @@ def test_what_a_router_counts_is_zero_when_all_has_ended():
         for state in view.pool.targets:
             assert (state.in_flight, state.in_flight_tokens, state.awaiting_tokens) == (0, 0, 0)
     assert all(budget.in_flight == 0 == budget.retrying for budget in world.budgets)
+
+
+@pytest.mark.parametrize("routers", [1, 2, 4])
+@pytest.mark.parametrize("rate", [10, 40, 80])
+def test_ours_leaves_no_endpoint_out_among_equals(routers: int, rate: int):
+    engine = EngineSpec(prefill_tokens_per_second=20_000, decode_tokens_per_second=200)
+    world = World(Setting(routers=routers, endpoints=3, slow_endpoints=0, engine=engine), Ours, 0)
+    run = world.run(Arrival(n / rate, 500, 8) for n in range(160))
+    counts = Counter(request.endpoint for request in run.requests)
+    assert min(counts[index] for index in range(3)) > 160 / 3 / 3, counts
 
 
 def test_ours_is_better_than_least_request_with_many_routers():

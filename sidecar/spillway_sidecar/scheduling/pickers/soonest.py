@@ -5,7 +5,8 @@ choice among all is safe here because every router's picture counts its own send
 
 **Prefixes.** At the home of its prefix a request saves its prefill, so it waits there for the others' only. That bounds the
 affinity by the load: the home is left as soon as another place is sooner by more than the prefill. Half is believed of the
-second home, which has the prefix when the first was too full before.
+second home, which has the prefix when the first was too full before. Where requests have failed since one was answered nothing is saved: who
+starts anew has an empty cache.
 
 **A second look.** The picture may be old where the endpoint's own is exact. So a request says how much may wait before it for the next best
 not to be the better place, and an inbound listener with more declines; then the choice is made again with what it has told.
@@ -85,7 +86,9 @@ def _best(  # noqa: C901, PLR0912 - one loop over all candidates of every reques
                     candidates.append((endpoint.id, gone, ()))
                 continue
         own = float(cost)
-        if endpoint is home:
+        if endpoint.failures:
+            pass  # it may have lost its cache, and whoever fails fast must not be drawn to by it
+        elif endpoint is home:
             own -= saved
         elif endpoint is deputy:
             own -= SECOND_HOME * saved
