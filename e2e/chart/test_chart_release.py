@@ -86,6 +86,10 @@ MAY = [
     ("watch", "pods", "default"),
     ("watch", "endpointslices.discovery.k8s.io", "default"),
     ("create", "events.events.k8s.io", "default"),
+    ("get", "deployments.apps/scale", "default"),
+    ("patch", "statefulsets.apps/scale", "default"),
+    ("list", "horizontalpodautoscalers.autoscaling", "default"),
+    ("patch", "pods/status", "default"),
     ("create", "tokenreviews.authentication.k8s.io", ""),
     ("update", "leases.coordination.k8s.io/spillway-operator", None),
     ("create", "leases.coordination.k8s.io", None),
@@ -96,6 +100,9 @@ MAY_NOT = [
     ("delete", "modelbackends.spillway.dev", "default"),
     ("get", "configmaps", None),
     ("patch", "pods", None),
+    ("patch", "deployments.apps", "default"),
+    ("update", "pods/ephemeralcontainers", "default"),
+    ("patch", "replicasets.apps/scale", "default"),
     ("delete", "pods", "default"),
     ("create", "pods", None),
     ("patch", "mutatingwebhookconfigurations.admissionregistration.k8s.io", ""),
@@ -112,7 +119,7 @@ def test_the_operator_may_do_what_it_needs_and_no_more(release: Release) -> None
     def may(verb: str, resource: str, place: str | None) -> bool:
         where = release.kubectl if place is None else release.kubectl.within(place)
         kind, slash, name = resource.partition("/")
-        asked = [kind, f"--subresource={name}"] if name == "status" else [f"{kind}{slash}{name}"]
+        asked = [kind, f"--subresource={name}"] if name in {"status", "scale", "ephemeralcontainers"} else [f"{kind}{slash}{name}"]
         return where.acting_as(release.operator).said("auth", "can-i", "--quiet", verb, *asked).code == 0
 
     assert [one for one in MAY if not may(*one)] == []

@@ -27,7 +27,7 @@ SELF_EVIDENT = {
     "priorityClassName", "topologyKey", "maxSkew", "whenUnsatisfiable", "podDisruptionBudget", "maxUnavailable", "serviceAccount",
     "annotations", "port", "autoscaling", "minReplicas", "maxReplicas", "targetCPUUtilizationPercentage", "ports", "memoryRequest",
     "memoryLimit", "certManager", "renewBefore", "duration", "operatorEgress", "rules", "dashboard", "grafana_dashboard", "memory",
-    "topologySpreadConstraints", "type", "enabled", "env", "create", "cpuRequest",
+    "topologySpreadConstraints", "type", "enabled", "env", "create", "cpuRequest", "scaling",
 }  # fmt: skip
 
 
@@ -99,6 +99,9 @@ def test_each_value_has_a_comment() -> None:
         ("certificates.from", "vault"),
         ("certificates.from", "secret"),  # and no name of it
         ("monitoring.interval", 15),
+        ("scaling.targets", [{"apiGroup": "*", "resource": "deployments"}]),
+        ("scaling.targets", [{"apiGroup": "apps", "resource": "*"}]),
+        ("scaling.targets", [{"apiGroup": "apps", "resource": "deployments/status"}]),
         ("surprise", 1),
     ],
 )
