@@ -23,11 +23,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from spillway_operator.scaling.needs import Need
+from spillway_operator.scaling.rates import FREE, Changes, Rates, highest, lowest
 from spillway_operator.scaling.windows import Highest, Mean
 
 
 class Reason(enum.StrEnum):
-    """Why a decision is as it is."""
+    """Why a decision is as it is. All but `CONFIRMING` are reasons of the condition ScalingActive."""
 
     NO_DATA = "NoData"  # nothing was measured: what there is stays
     STEADY = "Steady"  # within the band
@@ -37,7 +38,9 @@ class Reason(enum.StrEnum):
     LOWERED = "Lowered"
     DELAYED = "Delayed"  # lower, once the recommendations of the last minutes are
     FROM_ZERO = "FromZero"
-    BOUNDED = "Bounded"  # by the least or the most that is declared
+    AT_LEAST = "AtMinReplicas"
+    AT_MOST = "AtMaxReplicas"
+    LIMITED = "ScalingLimited"  # by a declared rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,9 @@ class Policy:
     up_ratio: float = 10.0  # times what there is, at most, in a step
     band_ratio: float = 0.15
     confirming_ticks: int = 2
+    up_delay_seconds: float = 0.0  # the lowest recommendation of so long counts on the way up
+    up: Rates = FREE  # declared rates; on the way down they stand in place of the ratio and the spacing
+    down: Rates = FREE
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +95,9 @@ class Decider:
         self._brief = Mean(self._policy.panic_seconds)
         self._recommended = Highest(self._policy.down_delay_seconds)
         self._recommended.record(now, replicas)
+        self._risen = Highest(self._policy.up_delay_seconds)  # of the negated recommendations: the lowest
+        self._changes = Changes(max(self._policy.up.span_seconds, self._policy.down.span_seconds))
+        self._there = replicas
         self._panic_until = now + self._policy.stable_seconds if replicas > 1 else -math.inf
         self._panic_floor = replicas
         self._alarmed = False  # the panic was begun by demand, and not by a start
@@ -98,9 +107,25 @@ class Decider:
 
     def decide(self, now: float, need: Need, replicas: Replicas) -> Decision:
         """How many replicas there should be."""
+        self._changes.record(now, replicas.asked_for - self._there)
+        self._there = replicas.asked_for
         found = self._found(now, need, replicas)
+        if found.reason is not Reason.FROM_ZERO:
+            found = self._at_the_rate(now, found, replicas.asked_for)
         desired = min(max(found.desired, replicas.least), replicas.most)
-        return found if desired == found.desired else Decision(desired, found.valid, Reason.BOUNDED, found.panic)
+        if desired == found.desired:
+            return found
+        reason = Reason.AT_LEAST if desired > found.desired else Reason.AT_MOST
+        return Decision(desired, found.valid, reason if found.valid else found.reason, found.panic)
+
+    def _at_the_rate(self, now: float, found: Decision, there: int) -> Decision:
+        """No further than the declared rates allow."""
+        desired = found.desired
+        if desired > there and (most := highest(self._policy.up, self._changes, now, there)) is not None:
+            desired = min(desired, most)
+        elif desired < there and (least := lowest(self._policy.down, self._changes, now, there)) is not None:
+            desired = max(desired, least)
+        return found if desired == found.desired else Decision(desired, found.valid, Reason.LIMITED, found.panic)
 
     def _found(self, now: float, need: Need, replicas: Replicas) -> Decision:
         there = replicas.asked_for
@@ -123,6 +148,10 @@ class Decider:
         if panic:
             self._panic_floor = aimed = max(aimed, self._panic_floor, there)
         self._recommended.record(now, aimed)
+        self._risen.record(now, -aimed)
+        if aimed > there:
+            delayed = self._risen.at(now)
+            aimed = aimed if delayed is None else max(there, -delayed)
         return self._step(now, aimed, there, panic=panic)
 
     def _panics(self, now: float, brief: float, replicas: Replicas) -> bool:
@@ -152,14 +181,16 @@ class Decider:
         if aimed == there:
             self._confirmed(0)
             return Decision(there, valid=True, reason=Reason.PANIC if panic else Reason.STEADY, panic=panic)
-        lowest = max(self._recommended.at(now) or 0, there - max(1, math.floor(there * self._policy.down_ratio)))
-        if lowest >= there or now - self._lowered_at < self._policy.down_spacing_seconds:
+        own = not self._policy.down.bounding
+        step = max(1, math.floor(there * self._policy.down_ratio)) if own else there
+        least = max(self._recommended.at(now) or 0, there - step)
+        if least >= there or (own and now - self._lowered_at < self._policy.down_spacing_seconds):
             self._confirmed(-1)
             return Decision(there, valid=True, reason=Reason.DELAYED)
         if not self._confirmed(-1):
             return Decision(there, valid=True, reason=Reason.CONFIRMING)
         self._lowered_at = now
-        return Decision(lowest, valid=True, reason=Reason.LOWERED)
+        return Decision(least, valid=True, reason=Reason.LOWERED)
 
     def _confirmed(self, direction: int) -> bool:
         self._agreed = self._agreed + 1 if direction == self._direction else 1

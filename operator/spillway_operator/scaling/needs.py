@@ -68,7 +68,8 @@ def need(observed: Observed, targets: Targets) -> Need:
     ]
     signal, flow = _highest(flows)
     waiting = None if observed.waiting is None else float(observed.waiting)
-    return Need(flow=flow, flow_signal=signal, backlog=_over(waiting, targets.queue_depth))
+    backlogs = [_over(waiting, targets.queue_depth), 1.0 if observed.held else None]
+    return Need(flow=flow, flow_signal=signal, backlog=max((each for each in backlogs if each is not None), default=None))
 
 
 def _token_demand(observed: Observed) -> float | None:
@@ -76,6 +77,11 @@ def _token_demand(observed: Observed) -> float | None:
     asked, each = observed.tokens_per_second_asked, observed.tokens_per_second_replica
     if asked is None:
         return None
+    if not asked and not observed.tokens_waiting:
+        return 0.0
+    if each is None:
+        enough = _over(asked, observed.tokens_per_second_shown)
+        return None if enough is None or not observed.ready else min(enough, float(observed.ready))
     return _over(max(asked / SPEED_SHARE, asked + (observed.tokens_waiting or 0.0) / DRAIN_SECONDS), each)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from spillway_operator.scaling.decider import Decider, Decision, Policy, Reason, Replicas
 from spillway_operator.scaling.needs import Need
+from spillway_operator.scaling.rates import Rate, Rates, Select
 
 TICK_SECONDS = 2.0
 HOUR_SECONDS = 3600.0
@@ -146,7 +147,7 @@ def test_from_zero_at_once_and_back_to_zero():
 def test_bounds_are_kept_whatever_is_needed():
     plant = Plant(2, least=2, most=5).run(120, lambda _: 50.0)
     assert plant.replicas == 5
-    assert plant.last.reason is Reason.BOUNDED
+    assert plant.last.reason is Reason.AT_MOST
     assert plant.run(3600, lambda _: 0.0).replicas == 2
 
 
@@ -156,3 +157,43 @@ def test_an_operator_that_starts_does_not_lower_what_it_knows_nothing_of():
         decision = decider.decide(tick * TICK_SECONDS, Need(flow=1.0), Replicas(8, ready=8, least=0, most=10))
         assert (decision.desired, decision.panic) == (8, True)
     assert decider.info(56.0)["recommended"] == 8
+
+
+def scale_up(plant: Plant, policy: Policy, need: float, ticks: int) -> list[int]:
+    """What there is after each tick of a need, once a minute has passed."""
+    plant.decider = Decider(plant.now, plant.replicas, policy)
+    plant.run(120, lambda _: float(plant.replicas))
+    plant.seen.clear()
+    plant.run(ticks * TICK_SECONDS, lambda _: need)
+    return plant.seen
+
+
+def test_a_declared_rate_bounds_the_way_up():
+    policy = Policy(up=Rates((Rate(2, 20.0), Rate(50, 20.0, percent=True))))
+    seen = scale_up(Plant(10), policy, 100.0, 30)
+    risen = [index for index in range(1, len(seen)) if seen[index] != seen[index - 1]]
+    assert [seen[index] for index in risen] == [15, 23, 35]  # the one that allows more: half of what there was
+    assert [later - one for one, later in itertools.pairwise(risen)] == [11, 11]  # 20 s, and the tick that sees it
+    fewest = scale_up(Plant(10), Policy(up=Rates(policy.up.rates, Select.MIN)), 100.0, 14)
+    assert max(fewest) == 14
+    assert set(scale_up(Plant(10), Policy(up=Rates(select=Select.DISABLED)), 100.0, 12)) == {10}
+
+
+def test_a_declared_rate_stands_in_place_of_the_deciders_own_way_down():
+    quick = Policy(down_delay_seconds=20.0, down=Rates((Rate(100, 15.0, percent=True),)))
+    assert scale_up(Plant(10), quick, 0.0, 60)[-1] == 0
+    slow = Policy(down_delay_seconds=20.0, down=Rates((Rate(1, 30.0),)))
+    seen = scale_up(Plant(10), slow, 0.0, 120)
+    assert {one - later for one, later in itertools.pairwise(seen)} == {0, 1}
+    assert 10 - seen[-1] <= 120 * TICK_SECONDS / 30
+    assert set(scale_up(Plant(10), Policy(down_delay_seconds=20.0, down=Rates(select=Select.DISABLED)), 0.0, 120)) == {10}
+
+
+def test_a_declared_window_delays_the_way_up():
+    seen = scale_up(Plant(4), Policy(up_delay_seconds=60.0), 40.0, 60)
+    assert (next(index for index, count in enumerate(seen) if count > 4) + 1) * TICK_SECONDS >= 60
+
+
+def test_from_zero_waits_for_no_rate():
+    decider = Decider(0.0, 0, Policy(up=Rates((Rate(1, 1800.0),))))
+    assert decider.decide(2.0, Need(backlog=1.0), Replicas(0, 0, 0, 4)).reason is Reason.FROM_ZERO
