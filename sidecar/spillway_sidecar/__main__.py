@@ -76,6 +76,8 @@ class Proxy:
         self.guard = Guard(settings, self.boot_id, self.clock, rng) if settings.role is Role.SIDECAR else None
         self.swapper = Swapper(self.route, self._credential, self._tls_context)
         self.watch = LoopWatch(self._listeners())
+        if self.guard is not None:
+            self.guard.late_seconds = lambda: self.watch.ladder.late_total_seconds
         self._tls: ssl.SSLContext | None = None
         self._goodbye: asyncio.Future[None] | None = None
         self.client = self._discovery(rng)

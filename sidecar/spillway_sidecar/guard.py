@@ -33,7 +33,15 @@ class Guard:
         engine = Target("engine", host, port, False, ClusterSpeed())
         engine.heads = request_heads(host, port, tls=False, prefix="/v1", extra=ASK_FOR_LOAD)
         authority = f"[{host}]" if ":" in host else host
-        self.probe = EngineProbe(f"http://{authority}:{port}", fetch=fetch, clock=clock, rng=rng)
+        self.late_seconds: Callable[[], float] = float
+        self.probe = EngineProbe(
+            f"http://{authority}:{port}",
+            fetch=fetch,
+            clock=clock,
+            rng=rng,
+            late_seconds=self._late_seconds,
+            replied_at=lambda: engine.replied_at,
+        )
         readers: list[GpuReader] = [NvmlReader(clock=clock)]
         if settings.dcgm_url is not None:
             readers.append(DcgmReader(settings.dcgm_url, namespace=settings.namespace, pod=settings.pod, fetch=fetch, clock=clock))
@@ -55,6 +63,9 @@ class Guard:
         health = settings.engine_health
         self._first = ProbeTarget(Provider.OPENAI_COMPATIBLE, Health(path=health)) if health is not None else None
         self.probe.retarget(self._first)
+
+    def _late_seconds(self) -> float:
+        return self.late_seconds()
 
     def _load_header(self) -> bytes:
         return self.load_header()

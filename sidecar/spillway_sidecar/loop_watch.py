@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 from typing import Final
 
 from spillway_sidecar.flow.ladder import LOOK_SECONDS, Ladder, Level
@@ -33,16 +34,18 @@ class LoopWatch:
         """Looks until cancelled."""
         loop = asyncio.get_running_loop()
         due = loop.time() + LOOK_SECONDS
+        sleeps = _sleeps()
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             now = loop.time()
-            self.look(now - due, now)
+            before, sleeps = sleeps, _sleeps()
+            self.look(now - due, now, slept=sleeps > before)
             due = now + LOOK_SECONDS
 
-    def look(self, late_seconds: float, now: float) -> None:
-        """Takes one lateness in and puts the ladder's level into force."""
+    def look(self, late_seconds: float, now: float, *, slept: bool = False) -> None:
+        """Takes one lateness in and puts the ladder's level into force. `slept`: the loop had nothing to do for a moment meanwhile."""
         ladder = self.ladder
-        stalled = ladder.look(late_seconds)
+        stalled = ladder.look(late_seconds, slept=slept)
         route = self._route
         route.shed = ladder.shed
         route.decisions = self._decisions if ladder.level < Level.LEAN else None
@@ -69,3 +72,8 @@ class LoopWatch:
             "spillway_overload_level": float(ladder.level),
             "spillway_overload_shed_ratio": ladder.shed,
         }
+
+
+def _sleeps() -> int:
+    """How often this thread has waited for something to do, as the kernel counts. A loop with a queue never does."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw

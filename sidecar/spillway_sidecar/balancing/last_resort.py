@@ -33,7 +33,8 @@ def least_bad(
                 full = target.full(routers, now)
                 if not target.shut and full:
                     return None
-                usable = target.ejected in _JUDGED and not (target.draining or target.blocked or target.limited(now))
+                judged = target.ejected in _JUDGED or target.doubted
+                usable = judged and not (target.draining or target.blocked or target.limited(now))
                 if usable and now >= target.away_until and not full and target not in tried:
                     found.append((target.penalty, backend, target))
         if found:

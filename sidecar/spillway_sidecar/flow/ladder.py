@@ -7,8 +7,9 @@
 | 2 `shedding` | `SHED_SECONDS` | new requests are refused, a share of them that grows while it lasts; those under way go on |
 | 3 `closed` | `CLOSED_SECONDS` | new connections are refused too |
 
-One late turn is a stall and no overload, whatever took it (the machine may have given its time to others). So the lateness that counts is the
-least of the last `LOOKS`: that is the queue that stands. The way down is slower than the way up.
+One late turn is a stall and no overload, whatever took it. So the lateness that counts is the least of the last `LOOKS`: that is the
+queue that stands. Where the loop has slept between two looks no queue stands, however late the second came: the machine had given
+its time to others, and fewer requests would not bring it back. The way down is slower than the way up.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Level(IntEnum):
 class Ladder:
     """State of one event loop. `shed` is the share of new requests to refuse."""
 
-    __slots__ = ("_late", "level", "longest_stall_seconds", "shed", "stalls_total", "standing_seconds")
+    __slots__ = ("_late", "late_total_seconds", "level", "longest_stall_seconds", "shed", "stalls_total", "standing_seconds")
 
     def __init__(self) -> None:
         self._late: deque[float] = deque([0.0] * LOOKS, maxlen=LOOKS)
@@ -49,10 +50,13 @@ class Ladder:
         self.standing_seconds = 0.0
         self.stalls_total = 0
         self.longest_stall_seconds = 0.0
+        self.late_total_seconds = 0.0
 
-    def look(self, late_seconds: float) -> bool:
-        """Takes in how late a look came. Returns whether that was a stall."""
-        self._late.append(max(0.0, late_seconds))
+    def look(self, late_seconds: float, *, slept: bool = False) -> bool:
+        """Takes in how late a look came, and whether the loop has slept since the last. Returns whether that was a stall."""
+        late_seconds = max(0.0, late_seconds)
+        self.late_total_seconds += late_seconds
+        self._late.append(0.0 if slept else late_seconds)
         standing = self.standing_seconds = min(self._late)
         self.level = (
             Level.CLOSED

@@ -252,6 +252,20 @@ class Downstream:
             self.site.handle(self, head, body)
         except Refusal as refusal:
             self.refuse(refusal, keep_alive=head.keep_alive)
+        except Exception as error:  # noqa: BLE001 - a defect of ours: it is logged with its place, and the client is told
+            self._defect(error)
+
+    def _defect(self, error: Exception) -> None:
+        """Something of ours has failed over a request: what it holds is given back, and its client gets an answer."""
+        told = asyncio.get_running_loop().call_exception_handler
+        told({"message": "a request met a defect", "exception": error, "transport": self.transport})
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            try:
+                exchange.abandon()
+            except Exception as further:  # noqa: BLE001 - the client is told all the same
+                told({"message": "a request could not be given up", "exception": further, "transport": self.transport})
+        self.refuse(Refusal(500, Outcome.INTERNAL, "This proxy has failed over the request.", close=True))
 
     # --- answering
 

@@ -48,6 +48,7 @@ class Outcome(enum.StrEnum):
     PROXY_OVERLOADED = "proxy_overloaded"  # the proxy itself has more to do than it can
     TOO_MANY_CONNECTIONS = "too_many_connections"
 
+    INTERNAL = "internal_error"  # a defect of ours
 
 class Refusal(Exception):
     """A request that gets an error for an answer. `close`: the connection's framing cannot be trusted after it."""

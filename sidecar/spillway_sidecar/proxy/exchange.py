@@ -251,6 +251,12 @@ class Exchange(Call):
         self._over(refusal.outcome)
         self.client.answer(refusal, request_id=self.request_id, keep_alive=self.keep_alive, extra=extra)
 
+    def abandon(self) -> None:
+        """Something of ours has failed: gives back what it holds. The client is told by who calls."""
+        if self.state != OVER:
+            self.let_go()
+            self._over(Outcome.INTERNAL)
+
     def _over(self, outcome: Outcome) -> None:
         self.state = OVER
         self.deadline = 0.0

@@ -5,7 +5,9 @@ interval lengthened by up to a tenth at random, so that many sidecars do not ask
 
 *Health.* Two failures in a row make the engine down, one success makes it up. An engine that has never answered is down at its
 first failure: there is no earlier success to believe in. While it is in doubt or down it is asked each second, and
-the data path may ask for a check at once (`check_soon`) when it meets a refused connection.
+the data path may ask for a check at once (`check_soon`) when it meets a refused connection. A check that ran out of time
+is no failure where it says nothing of the engine: where this process itself got too little time meanwhile (`late_seconds`), for at most
+`excused_in_a_row` of them, or where the engine went on with its replies (`replied_at`).
 
 *In-band.* An engine that tells its load with its replies, as it is asked to, is heard (`heard`) between two readings.
 
@@ -24,7 +26,7 @@ from random import Random
 from typing import Protocol
 
 from spillway_sidecar.engines import MAX_EXPOSITION_BYTES, EngineLoad, engine_load, engine_table, metrics_urls
-from spillway_sidecar.reporting.fetch import Fetched, FetchError
+from spillway_sidecar.reporting.fetch import Fetched, FetchError, LateError
 from spillway_wire.names import Provider
 from spillway_wire.orca import decode_load
 from spillway_wire.snapshot import Health
@@ -53,6 +55,8 @@ class ProbeSettings:
     stale_intervals: int = 3
     failures_to_down: int = 2  # one lost answer is an accident
     doubt_interval_seconds: float = 1.0  # between checks of an engine that has failed one
+    late_share: float = 0.25  # of a check's time, by which this process was late itself
+    excused_in_a_row: int = 5
     check_soon_seconds: float = 0.1  # at least between two checks that the data path asked for
     jitter_ratio: float = 0.1
     max_health_bytes: int = 64 * 1024
@@ -85,16 +89,21 @@ class EngineProbe:
         clock: Callable[[], float],
         rng: Random,
         settings: ProbeSettings | None = None,
+        late_seconds: Callable[[], float] = float,
+        replied_at: Callable[[], float] = float,
     ) -> None:
         self._engine_url = engine_url.rstrip("/")
         self._fetch = fetch
         self._clock = clock
         self._rng = rng
         self._settings = settings or ProbeSettings()
+        self._late_seconds = late_seconds
+        self._replied_at = replied_at
         self._target: ProbeTarget | None = None
         self._up = True
         self._seen_up = False
         self._failures = 0
+        self._excused = 0  # checks in a row
         self._health_error = ""
         self._load = _UNKNOWN
         self._load_at_seconds = 0.0
@@ -159,9 +168,11 @@ class EngineProbe:
         target = self._target
         if target is None:
             return
-        self._checked_at_seconds = self._clock()
+        began = self._checked_at_seconds = self._clock()
+        late = self._late_seconds()
         path, lenient = _health_page(target)
         error = ""
+        excused = False
         try:
             answer = await self._fetch(
                 self._engine_url + path,
@@ -170,16 +181,31 @@ class EngineProbe:
             )
             if not (200 <= answer.status < 300 or (lenient and answer.status < 500)):
                 error = f"status {answer.status}"
+        except LateError as failure:
+            error = str(failure)
+            excused = self._excuses(began, self._late_seconds() - late, target.health.timeout_seconds)
         except FetchError as failure:
             error = str(failure)
         if self._target == target:  # else the answer is to a question that no longer stands
-            self._note_health(error)
+            self._note_health(error, excused=excused)
+
+    def _excuses(self, began: float, late_seconds: float, timeout_seconds: float) -> bool:
+        """Whether a check that ran out of time says nothing of the engine."""
+        if not self._up or not self._seen_up:
+            return False
+        if self._replied_at() > began:
+            return True
+        overdue = self._clock() - began - timeout_seconds
+        return (
+            max(late_seconds, overdue) > self._settings.late_share * timeout_seconds
+            and self._excused < self._settings.excused_in_a_row
+        )
 
     def health_delay_seconds(self) -> float:
         """Until the next check."""
         target = self._target
         interval = target.health.interval_seconds if target is not None else self._settings.doubt_interval_seconds
-        if self._failures:
+        if self._failures or self._excused:
             interval = min(interval, self._settings.doubt_interval_seconds)
         return self._jittered(interval)
 
@@ -224,6 +250,7 @@ class EngineProbe:
             "provider": self._target.provider.value if self._target else None,
             "up": self._up,
             "health_failures": self._failures,
+            "health_excused": self._excused,
             "health_error": self._health_error,
             "metrics_page": self._urls[self._url] if self._urls else None,
             "metrics_failures": self._metrics_failures,
@@ -234,11 +261,14 @@ class EngineProbe:
             "kv_cache_ratio": self._load.kv_cache_ratio,
         }
 
-    def _note_health(self, error: str) -> None:
+    def _note_health(self, error: str, *, excused: bool = False) -> None:
         self._health_error = error
         was_up = self._up
+        if excused:
+            self._excused += 1
+            return
         if not error:
-            self._up, self._seen_up, self._failures = True, True, 0
+            self._up, self._seen_up, self._failures, self._excused = True, True, 0, 0
         else:
             self._failures += 1
             if self._failures >= self._settings.failures_to_down or not self._seen_up:

@@ -36,6 +36,10 @@ class FetchError(Exception):
     """No complete, well-formed answer within the limits; the message says which."""
 
 
+class LateError(FetchError):
+    """The answer had not come, or not whole, when its time was over."""
+
+
 async def fetch(url: str, *, deadline_seconds: float, max_bytes: int) -> Fetched:
     """GETs an `http://` URL. Raises `FetchError`, and nothing else, if no whole answer of at most `max_bytes` comes in time."""
     try:
@@ -48,7 +52,7 @@ async def fetch(url: str, *, deadline_seconds: float, max_bytes: int) -> Fetched
             finally:
                 writer.transport.abort()
     except TimeoutError:
-        raise FetchError(f"no whole answer within {deadline_seconds:g} s") from None
+        raise LateError(f"no whole answer within {deadline_seconds:g} s") from None
     except (EOFError, asyncio.LimitOverrunError):
         raise FetchError("the answer was cut short or its head is too long") from None
     except (OSError, ValueError) as error:

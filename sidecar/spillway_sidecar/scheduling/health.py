@@ -7,6 +7,8 @@
 * **away** by its own word (it leaves, or its engine is down), and **limited** while it has asked to be left alone.
 * **penalty**: above 1 after failures, so that failing fast never looks attractive. It fades, and ends when an endpoint that
   was ejected answers: the slow start takes over then.
+* **doubted**: a failure or two eject nobody, but the penalty alone may keep every other request away for half a minute. So
+  an endpoint that has had no success for `DOUBT_SECONDS` after one is half open too: a probe says which it is.
 
 That an endpoint cannot be reached is a fact. The other reasons are judgements, which an overload or a poisonous request may
 bring about everywhere at once: by them at most half of those that can be reached are out at a time, the worst ones.
@@ -28,6 +30,7 @@ AWAY_SECONDS: Final = 1.0  # the interval of reports
 DOWN_BASE_SECONDS: Final = 0.5
 DOWN_MAX_SECONDS: Final = 10.0
 DOWN_AFTER_FAILURES: Final = 3
+DOUBT_SECONDS: Final = 1.0
 FORGIVEN_AFTER_SECONDS: Final = 30.0  # three times the longest ejection
 PAUSE_BASE_SECONDS: Final = 0.25  # for who says 429 and not for how long
 PAUSE_MAX_SECONDS: Final = 5.0
@@ -97,6 +100,11 @@ class EndpointHealth:
         if blocked is not None:
             self.blocked = blocked
         self.shut = self.draining or self.blocked or self.down_until > 0.0 or self.away_until > 0.0 or self.limited_until > 0.0
+
+    @property
+    def doubted(self) -> bool:
+        """Whether it is half open without having been ejected."""
+        return self.down_until > 0.0 and self.ejected is None
 
     # --- its own word
 
@@ -214,11 +222,14 @@ class EndpointHealth:
         return 1.0 + (self.penalty - 1.0) * float(0.5 ** ((now - self.failed_at) / PENALTY_HALF_LIFE_SECONDS))
 
     def refresh(self, now: float) -> None:
-        """Folds penalty and slow start into `factor`."""
+        """Folds penalty and slow start into `factor`. Who has failed, and has not been tried again since, is due for a probe."""
+        if self.failures and not self.down_until and now - self.failed_at >= DOUBT_SECONDS:
+            self.down_since, self.down_until = self.failed_at, now
+            self.mark()
         factor = 1.0
         if self.penalty != 1.0:
             factor = self.penalty_now(now)
-            if factor < 1.01 and not self.down_until:
+            if factor < 1.01 and self.ejected is None:
                 factor = self.penalty = 1.0
         since = now - self.returned_at
         if since < SLOW_START_SECONDS:

@@ -28,6 +28,14 @@ def test_one_stall_is_told_and_sheds_nothing():
     assert (ladder.stalls_total, ladder.longest_stall_seconds) == (1, 3.0)
 
 
+def test_a_loop_that_slept_has_no_queue_however_late_it_was_called():
+    ladder = Ladder()
+    for _ in range(LOOKS + 5):
+        assert ladder.look(0.5, slept=True), "a stall all the same"
+    assert (ladder.level, ladder.shed) == (Level.NORMAL, 0.0)
+    assert ladder.late_total_seconds == 0.5 * (LOOKS + 5)
+
+
 def test_the_share_grows_while_it_lasts_and_some_always_pass():
     ladder = Ladder()
     late(ladder, 0.3, LOOKS)

@@ -9,12 +9,14 @@ from tests.unit.engines import corpora
 
 from spillway_sidecar.engines import MAX_EXPOSITION_BYTES, EngineLoad
 from spillway_sidecar.reporting import EngineProbe, EngineSample, Fetched, FetchError, ProbeSettings, ProbeTarget
+from spillway_sidecar.reporting.fetch import LateError
 from spillway_wire.names import Provider
 from spillway_wire.snapshot import Health
 
 URL = "http://127.0.0.1:9"
 HEALTH = Health(path="/health", interval_seconds=5.0, timeout_seconds=1.0)
 UP = Fetched(200, b"")
+LATE = LateError("no whole answer within 1 s")
 REFUSED = FetchError("ConnectionRefusedError: nobody there")
 
 
@@ -49,8 +51,16 @@ class Setting:
     def __init__(self, provider: Provider | None = Provider.VLLM, health: Health = HEALTH, **settings: float) -> None:
         self.engine = Engine()
         self.clock = Clock()
+        self.late_seconds = 0.0
+        self.replied_at = 0.0
         self.probe = EngineProbe(
-            URL + "/", fetch=self.engine.fetch, clock=self.clock, rng=Random(1), settings=ProbeSettings(jitter_ratio=0, **settings)
+            URL + "/",
+            fetch=self.engine.fetch,
+            clock=self.clock,
+            rng=Random(1),
+            settings=ProbeSettings(jitter_ratio=0, **settings),
+            late_seconds=lambda: self.late_seconds,
+            replied_at=lambda: self.replied_at,
         )
         if provider is not None:
             self.probe.retarget(ProbeTarget(provider, health))
@@ -73,6 +83,32 @@ class TestHealth:
         assert await setting.healths(UP, REFUSED, UP, REFUSED, Fetched(503, b""), REFUSED, UP) == [
             True, True, True, True, False, False, True,
         ]  # fmt: skip
+
+    async def test_a_check_that_ran_out_of_time_while_this_process_got_none_says_nothing_of_the_engine(self) -> None:
+        setting = Setting()
+        await setting.healths(UP)
+        setting.engine.on_ask = lambda: setattr(setting, "late_seconds", setting.late_seconds + 0.3)
+        most = ProbeSettings().excused_in_a_row
+        assert await setting.healths(*[LATE] * most) == [True] * most
+        assert setting.probe.health_delay_seconds() == 1.0, "in doubt"
+        assert await setting.healths(LATE, LATE) == [True, False], "one that is frozen as well is found all the same"
+        setting = Setting()
+        assert await setting.healths(UP, REFUSED) == [True, True]
+        setting.engine.on_ask = lambda: setattr(setting, "late_seconds", setting.late_seconds + 0.3)
+        assert await setting.healths(REFUSED) == [False], "nobody listens there: that is a fact"
+
+    async def test_a_check_that_is_over_long_after_its_time_says_nothing_of_the_engine(self) -> None:
+        setting = Setting()
+        await setting.healths(UP)
+        setting.engine.on_ask = lambda: setattr(setting.clock, "now", setting.clock.now + 3.0)
+        assert await setting.healths(LATE, LATE, LATE) == [True, True, True]
+
+    async def test_an_engine_that_goes_on_replying_is_up_however_late_its_health_page_is(self) -> None:
+        setting = Setting()
+        await setting.healths(UP)
+        setting.engine.on_ask = lambda: setattr(setting, "replied_at", setting.clock.now + 0.1)
+        assert await setting.healths(*[LATE] * 20) == [True] * 20
+        assert await setting.healths(Fetched(503, b""), Fetched(503, b"")) == [True, False], "it says so itself"
 
     async def test_an_engine_never_seen_up_is_down_at_its_first_failure(self) -> None:
         setting = Setting()

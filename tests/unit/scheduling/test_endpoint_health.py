@@ -9,6 +9,7 @@ from tests.fakes.picking import pick
 
 from spillway_sidecar.scheduling.filters.eligible import Eliminated, eliminate
 from spillway_sidecar.scheduling.health import (
+    DOUBT_SECONDS,
     DOWN_AFTER_FAILURES,
     DOWN_BASE_SECONDS,
     DOWN_MAX_SECONDS,
@@ -50,6 +51,38 @@ def test_what_was_sent_before_an_ejection_does_not_bring_it_back():
     assert one.ejected is Ejection.UNREACHABLE
     one.succeeded(10.6, sent_at=10.55)
     assert one.ejected is None
+    assert not one.shut
+
+
+def test_one_failure_is_followed_by_a_probe_and_not_by_half_a_minute_of_penalty():
+    one, other = pool(2)
+    one.failed(10.0, hard=False)
+    one.refresh(10.0 + DOUBT_SECONDS / 2)
+    assert not one.shut, "it may be chosen like any other, at its penalty"
+    one.refresh(10.0 + DOUBT_SECONDS)
+    assert eliminate(one, (), 1, 11.0) is None
+    assert one.sent(10), "which is the probe"
+    assert eliminate(one, (), 1, 11.0) is Eliminated.DOWN
+    assert eliminate(other, (), 1, 11.0) is None
+    one.succeeded(11.1, sent_at=11.0)
+    one.done(10)
+    assert (one.shut, one.penalty, one.ejections) == (False, 1.0, 0)
+
+
+def test_a_probe_that_fails_after_one_failure_ejects():
+    one = pool(2)[0]
+    one.failed(10.0, hard=False)
+    one.refresh(10.0 + DOUBT_SECONDS)
+    one.sent(10)
+    one.failed(11.1, hard=False, sent_at=11.0)
+    assert one.ejected is Ejection.FAILING
+
+
+def test_one_that_has_had_a_success_since_its_failure_is_not_doubted():
+    one = pool(2)[0]
+    one.failed(10.0, hard=False)
+    one.succeeded(10.1, sent_at=9.9)
+    one.refresh(10.0 + DOUBT_SECONDS)
     assert not one.shut
 
 
