@@ -32,6 +32,7 @@ from spillway_operator.kube.events import EventRecorder
 from spillway_operator.kube.lease import Election
 from spillway_operator.kube.metrics import ClusterCollector
 from spillway_operator.kube.reviews import TokenReviews
+from spillway_operator.kube.scale import KubeScaleTargets
 from spillway_operator.kube.status import ApplySink
 from spillway_operator.reconcile.core import Core
 from spillway_operator.reconcile.status import StatusPass
@@ -107,6 +108,7 @@ class Cluster:
             clock=clock,
             rng=rng,
         )
+        self.targets = KubeScaleTargets(self.api, may_write=self.leads, clock=clock, wall_clock=wall_clock, rng=rng)
         self.reviews = TokenReviews(self.api, audience=TOKEN_AUDIENCE, clock=clock)
         self.authenticator: Authenticator = (
             LoopbackAuthenticator()
@@ -188,6 +190,7 @@ class Cluster:
                     if isinstance(status, RouteStatus):
                         self._expected_nodes = max(self._expected_nodes, status.proxies.total)
         self._hold_until = now + self._settings.cluster.hold_status_seconds
+        self.targets.begin_term()
         if self._core is not None:
             self._core.begin_term(epoch)
         self._set_door(opened=True)
@@ -196,6 +199,7 @@ class Cluster:
         """We do not lead any more. A term that is regained before another replica can lead goes on with the streams there are."""
         self.sink.clear()
         self.events.clear()
+        self.targets.clear()
         if spare_seconds > 0:
             asyncio.get_running_loop().call_later(spare_seconds, self._close_unless_leading)
         else:
@@ -258,7 +262,8 @@ class Cluster:
         await self.source.start()
         if self._core is not None:
             self._core.step(self._clock())  # a term begins with all that there is
-        jobs: list[Coroutine[Any, Any, None]] = [self.election.run(), self._keep_door(), self.sink.run(), self.events.run()]
+        parts = (self.election, self.sink, self.events, self.targets)
+        jobs: list[Coroutine[Any, Any, None]] = [self._keep_door(), *(part.run() for part in parts)]
         if self.certificate is not None:
             jobs.append(self.certificate.follow())
         tasks = [asyncio.create_task(job) for job in jobs]
@@ -289,6 +294,7 @@ class Cluster:
             "api": self.api.info(),
             "status_writes": self.sink.info(),
             "events": self.events.info(),
+            "scale": self.targets.info(),
             "token_reviews": self.reviews.info(),
             "tls": self.certificate.info() if self.certificate is not None else None,
         }

@@ -37,6 +37,14 @@ class ClusterCollector(Collector):
         yield GaugeMetricFamily(f"{_PREFIX}status_writes_waiting", "Statuses that wait to be written.", value=writes["waiting"])
         yield _by("status_applies", "Statuses for the API server, by what became of them.", "outcome", writes["counts"])
         yield _by("events", "Kubernetes Events.", "outcome", {name: events[name] for name in ("posted", "dropped", "repeated")})
+        yield _by("scale_requests", "Reads and writes of targets' replicas.", "outcome", cluster["scale"]["counts"])
+        scaled = GaugeMetricFamily(
+            f"{_PREFIX}target_scaled_timestamp_seconds", "When the replicas of a target were last set here.", labels=("target",)
+        )
+        for target, about in cluster["scale"]["targets"].items():
+            if about["set_at"] is not None:
+                scaled.add_metric((target,), about["set_at"])
+        yield scaled
         yield _by("token_reviews", "Tokens of proxies.", "outcome", cluster["token_reviews"]["counts"])
 
 

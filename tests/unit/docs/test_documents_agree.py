@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from tests.fakes.operator_core import Bench
 
 from spillway.run.standalone import Standalone, parse
+from spillway_operator.kube.metrics import ClusterCollector
 from spillway_operator.policies import reasons
 from spillway_operator.reconcile.metrics import StreamCollector, WorldCollector
 from spillway_sidecar import secrets
@@ -137,6 +138,22 @@ def test_every_metric_of_the_operator_is_described():
     bench.registry.register(WorldCollector(bench.world, bench.core.queue))
     bench.registry.register(StreamCollector(dict))
     assert exposed(bench.registry) == described("Operator")
+
+
+def test_every_metric_of_an_operator_in_a_cluster_is_described():
+    counts = {"one": 1}
+    cluster = {
+        "election": {"leads": True, "terms": 1},
+        "status_writes": {"waiting": 0, "counts": counts},
+        "events": {"posted": 0, "dropped": 0, "repeated": 0},
+        "api": {"requests": counts},
+        "scale": {"counts": counts, "targets": {"ml/Deployment/llama": {"set_at": 1.0}}},
+        "token_reviews": {"counts": counts},
+    }
+    source = {"synced": True, "kopf": {"starts": 1, "contacts": {"Pod": {"failing_seconds": None}}}}
+    registry = CollectorRegistry()
+    registry.register(ClusterCollector(lambda: cluster, lambda: source))
+    assert exposed(registry) == described("Operator in a cluster")
 
 
 def test_the_file_of_a_standalone_run_is_shown_as_it_is_read():
