@@ -21,13 +21,14 @@ from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import Any
 
-from spillway_operator.api import ObjectKey, RouteStatus
+from spillway_operator.api import ModelBackend, ObjectKey, RouteStatus
 from spillway_operator.discovery.auth import Authenticator, LoopbackAuthenticator, TokenAuthenticator
 from spillway_operator.discovery.gate import LeaderGate
 from spillway_operator.discovery.server import DiscoveryServer
 from spillway_operator.discovery.tls import CertificateFiles, ServerCertificate
 from spillway_operator.kube.access import KubeAccess
 from spillway_operator.kube.api import KubeApi
+from spillway_operator.kube.deletion_cost import DeletionCosts, Replica
 from spillway_operator.kube.events import EventRecorder
 from spillway_operator.kube.lease import Election
 from spillway_operator.kube.metrics import ClusterCollector
@@ -37,7 +38,9 @@ from spillway_operator.kube.status import ApplySink
 from spillway_operator.reconcile.core import Core
 from spillway_operator.reconcile.status import StatusPass
 from spillway_operator.reconcile.world import World
+from spillway_operator.scaling.ports import TargetRef
 from spillway_operator.settings import Settings
+from spillway_operator.snapshot.translate import wire_name
 from spillway_operator.sources.kubernetes import KubernetesSource
 from spillway_operator.store import BACKEND, ROUTE, Store
 from spillway_wire.names import TOKEN_AUDIENCE
@@ -108,7 +111,10 @@ class Cluster:
             clock=clock,
             rng=rng,
         )
-        self.targets = KubeScaleTargets(self.api, may_write=self.leads, clock=clock, wall_clock=wall_clock, rng=rng)
+        self.costs = DeletionCosts(self.api, replicas=self._replicas, may_write=self.leads, clock=clock)
+        self.targets = KubeScaleTargets(
+            self.api, may_write=self.leads, clock=clock, wall_clock=wall_clock, rng=rng, before_fewer=self.costs.settle
+        )
         self.reviews = TokenReviews(self.api, audience=TOKEN_AUDIENCE, clock=clock)
         self.authenticator: Authenticator = (
             LoopbackAuthenticator()
@@ -221,6 +227,25 @@ class Cluster:
         if self._status is not None:
             self._status.forget(key)
 
+    def _replicas(self) -> dict[TargetRef, list[Replica]]:
+        """The pods of every target, with what their sidecars say that they have under way."""
+        found: dict[TargetRef, list[Replica]] = {}
+        for entry in self._store.entries(BACKEND):
+            scaling = entry.object.spec.scaling if isinstance(entry.object, ModelBackend) else None
+            if scaling is None or self._core is None:
+                continue
+            target = scaling.target_ref
+            of = found.setdefault(TargetRef(entry.key.namespace, target.name, target.api_version, target.kind), [])
+            for endpoint in self._store.endpoints(wire_name(entry.key)):
+                pod = self.source.pod(entry.key.namespace, endpoint.id.rpartition("/")[2])
+                if pod is None or endpoint.draining:
+                    continue
+                last = self._core.world.loads.endpoint(endpoint.id, self._clock())
+                known = last.load if last is not None and not last.stale else None
+                tokens = None if known is None else max(known.in_flight_tokens, known.in_flight + known.queued)
+                of.append(Replica(pod.namespace, pod.name, tokens, pod.deletion_cost))
+        return found
+
     def _set_door(self, *, opened: bool) -> None:
         self._wanted_open = opened
         self._door.set()
@@ -262,7 +287,7 @@ class Cluster:
         await self.source.start()
         if self._core is not None:
             self._core.step(self._clock())  # a term begins with all that there is
-        parts = (self.election, self.sink, self.events, self.targets)
+        parts = (self.election, self.sink, self.events, self.targets, self.costs)
         jobs: list[Coroutine[Any, Any, None]] = [self._keep_door(), *(part.run() for part in parts)]
         if self.certificate is not None:
             jobs.append(self.certificate.follow())
@@ -295,6 +320,7 @@ class Cluster:
             "status_writes": self.sink.info(),
             "events": self.events.info(),
             "scale": self.targets.info(),
+            "deletion_costs": self.costs.info(),
             "token_reviews": self.reviews.info(),
             "tls": self.certificate.info() if self.certificate is not None else None,
         }

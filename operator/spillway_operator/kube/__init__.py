@@ -6,5 +6,6 @@
 - `status`: statuses written by server-side apply, within a budget.
 - `transitions`, `events`: what changed for good or bad, as Kubernetes Events.
 - `scale`, `autoscalers`: replicas through the scale subresource, and who else sets them.
+- `deletion_cost`: which pods go first.
 - `reviews`: whose a token is.
 """

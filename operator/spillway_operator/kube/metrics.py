@@ -45,6 +45,7 @@ class ClusterCollector(Collector):
             if about["set_at"] is not None:
                 scaled.add_metric((target,), about["set_at"])
         yield scaled
+        yield _by("deletion_costs", "Costs of pods that were written.", "outcome", cluster["deletion_costs"]["counts"])
         yield _by("token_reviews", "Tokens of proxies.", "outcome", cluster["token_reviews"]["counts"])
 
 

@@ -22,7 +22,7 @@ from spillway_operator.api import ModelBackend, ObjectKey
 from spillway_operator.kube.access import KubeAccess
 from spillway_operator.sources.kubernetes_endpoints import EndpointBook
 from spillway_operator.sources.kubernetes_listing import RESOURCES, Listed, Place
-from spillway_operator.sources.kubernetes_objects import object_facts
+from spillway_operator.sources.kubernetes_objects import PodFacts, object_facts
 from spillway_operator.sources.kubernetes_watch import Change, KopfThread, WatchPace
 from spillway_operator.store import BACKEND, ROUTE, Store
 from spillway_wire.snapshot import Endpoint
@@ -75,6 +75,10 @@ class KubernetesSource:
     def uid_of(self, key: ObjectKey) -> str:
         """The uid of one of our objects; empty where it is not known."""
         return self._uids.get(key.kind, {}).get((key.namespace, key.name), "")
+
+    def pod(self, namespace: str, name: str) -> PodFacts | None:
+        """A pod as last seen."""
+        return self._book.pod(namespace, name)
 
     async def start(self) -> None:
         """Returns when the store is synced. Without an API server that is when there is one; until then it says why, now and then."""

@@ -124,6 +124,10 @@ class EndpointBook:
             if backend.spec.service is not None or any(each is not None and selects(backend, each) for each in (before, pod)):
                 self._touched.add((place[0], name))
 
+    def pod(self, namespace: str, name: str) -> PodFacts | None:
+        """The pod as last seen."""
+        return self._pods.get(namespace, {}).get(name)
+
     def set_slice(self, place: Place, facts: SliceFacts | None) -> None:
         """An EndpointSlice is, or is gone."""
         for service in {self._service_of.pop(place, ""), "" if facts is None else facts.service} - {""}:

@@ -19,6 +19,7 @@ from spillway_operator.api.checker import faults
 from spillway_operator.api.documents import Problem
 from spillway_operator.api.rules import render
 from spillway_operator.injection.pods import inbound_port
+from spillway_operator.scaling import victims
 from spillway_operator.store import BACKEND, ROUTE, Entry, Status
 
 SERVICE_LABEL: Final = "kubernetes.io/service-name"
@@ -41,6 +42,7 @@ class PodFacts:
     ready: bool = False
     leaving: bool = False  # it was told to end
     over: bool = False  # it has ended
+    deletion_cost: int = 0  # what a ReplicaSet goes by when it takes pods away
 
     @property
     def id(self) -> str:
@@ -111,6 +113,7 @@ def pod_facts(raw: Raw) -> PodFacts:
         ready=any(each.get("type") == "Ready" and each.get("status") == "True" for each in _each(status.get("conditions"))),
         leaving=bool(metadata.get("deletionTimestamp")),
         over=status.get("phase") in {"Succeeded", "Failed"},
+        deletion_cost=_whole(_mapping(metadata.get("annotations")).get(victims.ANNOTATION)),
     )
 
 
@@ -206,6 +209,13 @@ def _status(kind: str, raw: Raw) -> Status | None:
         return _STATUSES[kind].model_validate(status)
     except ValidationError:
         return None
+
+
+def _whole(text: Any) -> int:
+    try:
+        return int(text)
+    except (TypeError, ValueError):
+        return 0
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -148,6 +148,7 @@ def test_every_metric_of_an_operator_in_a_cluster_is_described():
         "events": {"posted": 0, "dropped": 0, "repeated": 0},
         "api": {"requests": counts},
         "scale": {"counts": counts, "targets": {"ml/Deployment/llama": {"set_at": 1.0}}},
+        "deletion_costs": {"counts": counts},
         "token_reviews": {"counts": counts},
     }
     source = {"synced": True, "kopf": {"starts": 1, "contacts": {"Pod": {"failing_seconds": None}}}}
