@@ -14,9 +14,13 @@ examples:
   spillway simulate --trace day.csv --plot ttft.html      a recorded trace, and a plot
   spillway simulate --endpoints 10000 --seeds 1 --seconds 20 --policy ours
 
+  spillway simulate --scaling                             how many replicas there would have been, by several deciders
+  spillway simulate --scaling --scene morning --plot replicas.html
+
 A trace has the columns arrival_s,input_tokens,output_tokens,prefix_id, and may have prefix_tokens.
-A policy of your own: --policy FILE.py:CLASS, with a subclass of spillway.simulate.policies.base.Policy.
+A policy of routing of your own: --policy FILE.py:CLASS, with a subclass of spillway.simulate.policies.base.Policy.
 """
+SCENES = ("steady", "edge", "step", "sine", "outage", "lying", "morning", "step-coupled")
 FAULTS = ("zero", "frozen", "nan", "lost", "old", "slow", "failing")
 
 
@@ -62,14 +66,35 @@ def add_parser(subparsers: Parsers) -> None:
     traffic.add_argument("--emit-trace", metavar="FILE", help="write the first seed's requests to a CSV file")
     traffic.add_argument("--seconds", type=positive, default=60.0, metavar="S", help="measured time")
     traffic.add_argument("--warmup", type=_seconds, default=10.0, metavar="S", help="time before it that is not measured")
+    scaling = parser.add_argument_group(
+        "scaling",
+        "With --scaling, replicas follow a load of hours, by the operator's own decider and by others. The replicas are one fluid queue, which "
+        "leaves out what routing does; in scenes that end in -coupled, requests go through the routers and engines that are "
+        "simulated otherwise. Of the options above none counts then.",
+    )
+    scaling.add_argument(
+        "--scaling", action="store_true", help="simulate how many replicas there are, in place of where requests go"
+    )
+    scaling.add_argument(
+        "--scene", action="append", default=[], choices=SCENES, help="what happens; may be repeated (default: all)"
+    )
+    scaling.add_argument(
+        "--cold-start",
+        action="append",
+        default=[],
+        type=positive,
+        metavar="S",
+        help="until a replica that was asked for takes requests; may be repeated (default: 120)",
+    )
+    scaling.add_argument("--check", action="store_true", help="exit 1 where a claim of ours does not hold in these runs")
     runs = parser.add_argument_group("runs")
     runs.add_argument(
         "--policy",
         action="append",
         default=[],
         metavar="NAME",
-        help="round-robin, random, p2c, least-request, queue-kv-1s, queue-kv-50ms, prefix-map, ours, oracle or FILE.py:CLASS; may be repeated "
-        "(default: all)",
+        help="round-robin, random, p2c, least-request, queue-kv-1s, queue-kv-50ms, prefix-map, ours, oracle or FILE.py:CLASS; with --scaling: "
+        "ceiling, hpa-like, kpa-like, ours, ours-forecast; may be repeated (default: all)",
     )
     runs.add_argument("--seeds", type=positive_int, default=3, metavar="N", help="runs of each policy, each with its own seed")
     runs.add_argument("--seed", type=int, default=0, metavar="N", help="the first seed")
@@ -77,7 +102,12 @@ def add_parser(subparsers: Parsers) -> None:
     output = parser.add_argument_group("output")
     output.add_argument("--slo-ttft", type=positive, default=2.0, metavar="S", help="time to first token that counts as good")
     output.add_argument("--json", action="store_true", help="print all figures of each run as JSON")
-    output.add_argument("--plot", type=_plot, metavar="FILE", help="write the times to first token as a plot, .html or .svg")
+    output.add_argument(
+        "--plot",
+        type=_plot,
+        metavar="FILE",
+        help="write a plot, .html or .svg: times to first token, or replicas and waits over time",
+    )
 
 
 def _count(text: str) -> int:
@@ -102,6 +132,10 @@ def _plot(text: str) -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Exit code 0; 1 where a file cannot be read or written; 2 for a policy that does not exist."""
+    if args.scaling:
+        from spillway.simulate.scaling.show import simulate_scaling
+
+        return simulate_scaling(args)
     from spillway.simulate.show import simulate
 
     return simulate(args)

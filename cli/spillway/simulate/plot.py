@@ -16,7 +16,7 @@ from spillway.simulate.experiment import CURVE_SHARES, Result
 _WIDTH: Final = 860
 _HEIGHT: Final = 420
 _LEFT, _RIGHT, _TOP, _BOTTOM = 60, 170, 44, 44
-_COLOURS: Final = ("#888888", "#b07aa1", "#9c755f", "#f28e2b", "#edc948", "#4e79a7", "#76b7b2", "#d62728", "#2ca02c")
+COLOURS: Final = ("#888888", "#b07aa1", "#9c755f", "#f28e2b", "#edc948", "#4e79a7", "#76b7b2", "#d62728", "#2ca02c")
 _SHARES: Final = (0.5, 0.9, 0.99, 0.999)
 
 
@@ -26,13 +26,17 @@ def write_plot(path: Path, by_scene: Mapping[str, Mapping[str, Sequence[Result]]
         _panel(scene, {name.rpartition(":")[2]: _mean(results) for name, results in by_policy.items()}, index * _HEIGHT)
         for index, (scene, by_policy) in enumerate(by_scene.items())
     ]
-    height = _HEIGHT * len(panels)
+    write_svg(path, _WIDTH, _HEIGHT * len(panels), panels, "spillway simulate")
+
+
+def write_svg(path: Path, width: int, height: int, parts: Sequence[str], title: str) -> None:
+    """Writes one picture of these parts, in a page where the file ends in `.html`. Raises OSError."""
     svg = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" viewBox="0 0 {_WIDTH} {height}" '
-        f'font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="white"/>{"".join(panels)}</svg>\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
+        f'font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="white"/>{"".join(parts)}</svg>\n'
     )
     if path.suffix == ".html":
-        svg = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>spillway simulate</title></head><body>{svg}</body></html>\n'
+        svg = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title></head><body>{svg}</body></html>\n'
     path.write_text(svg, encoding="utf-8")
 
 
@@ -67,7 +71,7 @@ def _panel(scene: str, curves: Mapping[str, Sequence[float]], offset: int) -> st
         parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{offset + _TOP}" y2="{bottom}" stroke="#dddddd"/>')
         parts.append(f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{share * 100:g} %</text>')
     for index, (name, curve) in enumerate(curves.items()):
-        colour = _COLOURS[index % len(_COLOURS)]
+        colour = COLOURS[index % len(COLOURS)]
         points = " ".join(f"{across(share):.1f},{up(value):.1f}" for share, value in zip(CURVE_SHARES, curve, strict=False))
         width = 3 if name == "ours" else 1.5
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="{width}"/>')

@@ -20,7 +20,7 @@ from spillway.simulate.traffic import PLAIN, SHARED, BadTrace, read_trace, write
 from spillway.simulate.world import Setting
 
 BASELINE = "least-request"
-_BAR = 30
+_WIDTH = 30
 
 
 def simulate(args: argparse.Namespace) -> int:
@@ -43,7 +43,7 @@ def simulate(args: argparse.Namespace) -> int:
         Job(scene, policy, args.seed + seed) for scene in range(len(scenes)) for policy in policies for seed in range(args.seeds)
     ]
     processes = args.jobs or os.cpu_count() or 1
-    results = run_jobs([scene for _, scene in scenes], jobs, processes, _Bar().show)
+    results = run_jobs([scene for _, scene in scenes], jobs, processes, Bar().show)
     by_scene = {
         name: {policy: [r for r in results if r.job.scene == index and r.job.policy == policy] for policy in policies}
         for index, (name, _) in enumerate(scenes)
@@ -128,7 +128,7 @@ def _short(policy: str) -> str:
     return policy.rpartition(":")[2]
 
 
-class _Bar:
+class Bar:
     """A progress bar on standard error, where that is a terminal."""
 
     def __init__(self) -> None:
@@ -142,10 +142,10 @@ class _Bar:
         if share >= 1.0:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
             return
-        done = round(share * _BAR)
+        done = round(share * _WIDTH)
         left = (time.monotonic() - self._started) * (1.0 - share) / share if share > 0.0 else 0.0
         print(
-            f"\r[{'#' * done}{'.' * (_BAR - done)}] {share:4.0%}  about {left:.0f} s left \x1b[K",
+            f"\r[{'#' * done}{'.' * (_WIDTH - done)}] {share:4.0%}  about {left:.0f} s left \x1b[K",
             end="",
             file=sys.stderr,
             flush=True,

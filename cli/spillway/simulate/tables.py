@@ -51,8 +51,16 @@ def table(rows: Sequence[tuple[str, dict[str, float | None]]], baseline: str | N
             p99 = figures["ttft_p99_seconds"]
             line.append("-" if p99 is None else f"{p99 / base:.2f}")
         lines.append(line)
+    return aligned(lines)
+
+
+def aligned(lines: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Lines of cells as columns; the first `left` columns begin at the left, the others end at the right."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))])
+        "  ".join(
+            cell.ljust(width) if column < left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
         for line in lines
     )

@@ -6,6 +6,7 @@ This module does what `proxy.attempt` and `proxy.sweep` do around them, and no m
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from typing import Final
 
 from spillway.simulate.loads import MAX_CONCURRENCY, MAX_QUEUE
@@ -32,27 +33,37 @@ _MODEL: Final = "m"
 class RouterView:
     """One router: its pictures of all endpoints, and what `choose` wants to know of it."""
 
-    __slots__ = ("now", "pool", "random", "routers", "rule")
+    __slots__ = ("now", "pool", "random", "routers", "rule", "states")
+    pool: Pool[EndpointState]
+    rule: CompiledRule[Pool[EndpointState]]
 
     def __init__(self, scene: Scene) -> None:
         self.routers = scene.routers
         self.now = 0.0
         self.random = scene.rng.random
         speed = ClusterSpeed()
-        states = [EndpointState(str(index), True, speed) for index in range(len(scene.engines))]
-        self.pool: Pool[EndpointState] = Pool("pool", states, speed)
+        self.states = [EndpointState(str(index), True, speed) for index in range(len(scene.engines))]
+        self._take(Pool("pool", self.states, speed))
         self.limit()
+
+    def members(self, indexes: Sequence[int]) -> None:
+        """From here on these are the endpoints that there are, as after a swap of snapshots."""
+        before = self.pool
+        self._take(Pool("pool", [self.states[index] for index in indexes], before.speed, before.peers, before.prefixes))
+
+    def _take(self, pool: Pool[EndpointState]) -> None:
+        self.pool = pool
         table = compile_table(
             "1",
             [Route("r", (_MODEL,), (Rule("all", (BackendRef("pool"),)),))],
             {},
-            lambda _: (self.pool, _MODEL, tuple(RequestType)),
+            lambda _: (pool, _MODEL, tuple(RequestType)),
         )
-        self.rule: CompiledRule[Pool[EndpointState]] = table.routes[_MODEL].rules[0]
+        self.rule = table.routes[_MODEL].rules[0]
 
     def limit(self) -> None:
         """As a snapshot's limits are kept in force."""
-        for state in self.pool.targets:
+        for state in self.states:
             state.limit(MAX_CONCURRENCY, MAX_QUEUE)
 
 
@@ -72,8 +83,7 @@ class Ours(Policy):
     def choose(self, request: Request, now: float) -> int:
         view = self.views[request.router]
         view.now = now
-        targets = view.pool.targets
-        tried = tuple(targets[index] for index in request.tried)
+        tried = tuple(view.states[index] for index in request.tried)
         facts = request.facts = request.facts or self.facts(request)
         choice = choose(view.rule, facts, view, tried)
         request.bound = facts.limit
@@ -85,22 +95,22 @@ class Ours(Policy):
         return Facts(RequestType.CHAT, _MODEL, stream=True, prompt_tokens=request.input_tokens, prefix=key)
 
     def sent(self, request: Request, now: float) -> None:
-        state = self.views[request.router].pool.targets[request.endpoint]
+        state = self.views[request.router].states[request.endpoint]
         request.probe = state.sent(request.cost)
         request.ahead = state.awaits(request.cost)
 
     def admitted(self, request: Request, now: float) -> None:
-        load = self.views[request.router].pool.targets[request.endpoint].load
+        load = self.views[request.router].states[request.endpoint].load
         if load is not None and load.waiting_tokens is not None and load.waiting_tokens >= request.cost:
             request.ahead = load.waiting_tokens - request.cost
 
     def first_token(self, request: Request, now: float) -> None:
-        state = self.views[request.router].pool.targets[request.endpoint]
+        state = self.views[request.router].states[request.endpoint]
         state.arrived(request.cost)
         state.first_token(True, now - request.sent_at, request.input_tokens, now, request.ahead)
 
     def ended(self, request: Request, now: float, *, ok: bool) -> None:
-        state = self.views[request.router].pool.targets[request.endpoint]
+        state = self.views[request.router].states[request.endpoint]
         if not ok:
             state.failed(now, hard=False, sent_at=request.sent_at)
         state.done(request.cost, probe=request.probe)
@@ -111,7 +121,7 @@ class Ours(Policy):
         self._unsettled.add(state)
 
     def report(self, router: int, endpoint: int, load: Load, now: float) -> None:
-        self.views[router].pool.targets[endpoint].report(load, now)
+        self.views[router].states[endpoint].report(load, now)
 
     def tick(self, now: float) -> None:
         for state in self._unsettled:
