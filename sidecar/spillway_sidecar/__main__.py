@@ -38,7 +38,7 @@ from spillway_sidecar.secrets import SecretResolver
 from spillway_sidecar.settings import Settings, parse
 from spillway_sidecar.telemetry.accesslog import AccessLog
 from spillway_sidecar.telemetry.decisions import DecisionRing
-from spillway_sidecar.telemetry.exposition import RecoveryCollector, TrafficCollector
+from spillway_sidecar.telemetry.exposition import HoldingCollector, RecoveryCollector, TrafficCollector
 from spillway_wire import VERSION
 from spillway_wire.messages import Node, Report
 from spillway_wire.names import Role
@@ -99,6 +99,7 @@ class Proxy:
         if settings.metrics:
             self.registry.register(TrafficCollector(self.route.stats, self._gauges, self.route.diversions))
             self.registry.register(RecoveryCollector(self.route.stats, self.route.ejections))
+            self.registry.register(HoldingCollector(self.route.waiting.held_figures))
             if self.guard is not None:
                 self.guard.register(self.registry, self.reporter.current_load)
 
@@ -166,6 +167,7 @@ class Proxy:
         )
         if guard is not None:
             guard.load_header = reporter.load_header
+        route.waiting.woken = reporter.soon
         return reporter
 
     def _send(self, build: Callable[[], Report]) -> bool:
@@ -234,7 +236,7 @@ class Proxy:
             "spillway_connections": len(self.route.connections),
             "spillway_requests_in_flight": sum(budget.in_flight for budget in self.route.budgets.values()),
             "spillway_routers": self.route.routers,
-            "spillway_requests_waiting": self.route.waiting.count,
+            "spillway_requests_waiting": self.route.waiting.count - sum(held for held, _ in self.route.waiting.held().values()),
             **self.watch.gauges(),
         }
 

@@ -59,7 +59,7 @@ class FairQueueModel(RuleBasedStateMachine):
         assert all(other.band is ticket.band for other in rivals), "the highest priority first"
         assert all(ticket.flow.tokens <= other.flow.tokens for other in rivals), "then the flow with the fewest tokens"
         own = [other for other in rivals if other.flow is ticket.flow]
-        assert all((ticket.deadline, ticket.serial) < (other.deadline, other.serial) for other in own), "then the deadline"
+        assert all((ticket.turn, ticket.serial) < (other.turn, other.serial) for other in own), "then the deadline"
         self.queue.take(ticket, self.now)
         self.taken.append(ticket)
 

@@ -1,7 +1,7 @@
 """Reports that wait for the stream. Pure.
 
 There is room for one. A report that comes while another waits is merged with it: gauges (load, demand, problems) are the
-later ones, counters are summed, so nothing is lost and nothing grows while the operator is away, beyond the number of
+later ones, counters (traffic, what was refused, what came) are summed, so nothing is lost and nothing grows while the operator is away, beyond the number of
 different routes and backends. What is too large for a frame leaves in several.
 """
 
@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from spillway_wire.loads import BackendTraffic, RouteErrors
+from spillway_wire.loads import BackendTraffic, Demand, RouteErrors
 from spillway_wire.messages import MAX_FRAME_FROM_PROXY_BYTES, Report, encode
 
 MAX_TRAFFIC: Final = 4096
@@ -28,6 +28,7 @@ def merge(earlier: Report, later: Report) -> Report:
         load=later.load if later.load is not None else earlier.load,
         traffic=tuple(_sum_traffic((*earlier.traffic, *later.traffic)))[:MAX_TRAFFIC],
         refused=tuple(_sum_refused((*earlier.refused, *later.refused)))[:MAX_REFUSED],
+        demand=tuple(_sum_demand(earlier.demand, later.demand))[:MAX_REFUSED],
     )
 
 
@@ -68,6 +69,15 @@ def _sum_refused(parts: Iterable[RouteErrors]) -> Iterable[RouteErrors]:
     return (RouteErrors(route=route, requests=requests) for route, requests in sums.items())
 
 
+def _sum_demand(earlier: Iterable[Demand], later: Iterable[Demand]) -> Iterable[Demand]:
+    found = {part.cluster: part for part in later}
+    for part in earlier:
+        if part.arrived_tokens:
+            last = found.get(part.cluster, Demand(part.cluster))
+            found[part.cluster] = replace(last, arrived_tokens=_add(last.arrived_tokens, part.arrived_tokens))
+    return found.values()
+
+
 class Outbox:
     """The report that waits, if one does. Boot id and sequence are given when it leaves."""
 
@@ -104,7 +114,8 @@ class Outbox:
             yield encode(Report(boot_id=self._boot_id, sequence=self._sequence, load=report.load, traffic=report.traffic))
             return
         middle = len(report.traffic) // 2
-        yield from self._frames_of(replace(report, traffic=report.traffic[:middle], refused=()))
+        gauges = tuple(replace(part, arrived_tokens=0) for part in report.demand)
+        yield from self._frames_of(replace(report, traffic=report.traffic[:middle], refused=(), demand=gauges))
         yield from self._frames_of(replace(report, traffic=report.traffic[middle:]))
 
     def info(self) -> dict[str, Any]:

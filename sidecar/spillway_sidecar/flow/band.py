@@ -32,7 +32,7 @@ class Flow(Generic[T]):
 
     def add(self, ticket: Ticket[T]) -> None:
         """Takes one in."""
-        heapq.heappush(self._order, (ticket.deadline, ticket.serial, ticket))
+        heapq.heappush(self._order, (ticket.turn, ticket.serial, ticket))
         self.waiting += 1
 
     def head(self) -> Ticket[T]:
@@ -50,19 +50,19 @@ class Flow(Generic[T]):
 
 
 class Ticket(Generic[T]):
-    """One request's place. `waits` until it is taken, evicted or has left."""
+    """One request's place. `waits` until it is taken, evicted or has left. `turn`: its deadline, or what stands for it in its flow."""
 
-    __slots__ = ("arrived", "band", "cost", "deadline", "flow", "item", "serial", "size_bytes", "waits")
+    __slots__ = ("arrived", "band", "cost", "flow", "item", "serial", "size_bytes", "turn", "waits")
 
     def __init__(
-        self, item: T, band: Band[T], flow: Flow[T], cost: int, size_bytes: int, deadline: float, arrived: float, serial: int
+        self, item: T, band: Band[T], flow: Flow[T], cost: int, size_bytes: int, turn: float, arrived: float, serial: int
     ) -> None:
         self.item = item
         self.band = band
         self.flow = flow
         self.cost = cost
         self.size_bytes = size_bytes
-        self.deadline = deadline
+        self.turn = turn
         self.arrived = arrived
         self.serial = serial
         self.waits = True
@@ -141,6 +141,10 @@ class Band(Generic[T]):
                 self.idle.popitem(last=False)
         if len(self._newest) > 2 * self.waiting + 16:
             self._newest = [ticket for ticket in self._newest if ticket.waits]
+
+    def tickets(self) -> list[Ticket[T]]:
+        """All that wait, in the order in which they came."""
+        return [ticket for ticket in self._newest if ticket.waits]
 
     def charge(self, flow: Flow[T], tokens: int) -> None:
         """The flow has had so many tokens more, or fewer than was thought."""

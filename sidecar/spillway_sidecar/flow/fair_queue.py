@@ -6,7 +6,8 @@ Who is let in: whoever would wait past the deadline, as the queue empties, is **
 somebody gives way to it: the newest of the lowest priority below its own; else, in its own priority, the newest of the flow with the
 most waiting, if that has more than its own. Those are **evicted**. So a flow may fill the queue, and cannot keep it from others.
 
-The time that counts for rates is that in which something waits: a queue that is empty says nothing of how quickly it empties.
+The time that counts for rates is that in which something waits: a queue that is empty says nothing of how quickly it empties. Nor does one
+that stands still, since there is nobody to take from it: then nobody is rejected for the time that is left to it.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class FairQueue(Generic[T]):
 
     __slots__ = (
         "_busy_before", "_busy_since", "_departures", "_serial", "bands", "bytes", "evicted_total", "max_bytes", "max_requests", "rejected_total",
-        "taken_total", "waiting",
+        "still", "taken_total", "waiting",
     )  # fmt: skip
 
     def __init__(self, max_requests: int, max_bytes: int) -> None:
@@ -48,15 +49,25 @@ class FairQueue(Generic[T]):
         self.taken_total = 0
         self.rejected_total = 0
         self.evicted_total = 0
+        self.still = False
         self._departures = Rate(0.0)
         self._busy_before = 0.0
         self._busy_since = 0.0
         self._serial = 0
 
     def offer(
-        self, item: T, *, priority: int, flow_id: bytes, cost: int, size_bytes: int, deadline: float, now: float
+        self,
+        item: T,
+        *,
+        priority: int,
+        flow_id: bytes,
+        cost: int,
+        size_bytes: int,
+        deadline: float,
+        now: float,
+        turn: float | None = None,
     ) -> tuple[Ticket[T] | Rejection, list[T]]:
-        """A place, or why not; and those that are evicted for it."""
+        """A place, or why not; and those that are evicted for it. `turn`: what its flow orders it by, in place of the deadline."""
         band = self.bands.get(priority) or self._band(priority, now)
         flow = band.flow(flow_id)
         band.arrivals.add(self._busy_seconds(now))
@@ -68,7 +79,7 @@ class FairQueue(Generic[T]):
         if not self.waiting:
             self._busy_since = now
         self._serial += 1
-        ticket = Ticket(item, band, flow, cost, size_bytes, deadline, now, self._serial)
+        ticket = Ticket(item, band, flow, cost, size_bytes, deadline if turn is None else turn, now, self._serial)
         band.add(ticket)
         self.waiting += 1
         self.bytes += size_bytes
@@ -99,6 +110,16 @@ class FairQueue(Generic[T]):
         ticket.band.charge(ticket.flow, tokens - ticket.cost)
         ticket.cost = tokens
 
+    def stand_still(self, now: float) -> None:
+        """Nobody is there to take from it."""
+        self._busy_before = self._busy_seconds(now)
+        self.still = True
+
+    def go_on(self, now: float) -> None:
+        """Somebody is."""
+        self._busy_since = now
+        self.still = False
+
     def expected_wait_seconds(self, band: Band[T], flow: Flow[T], now: float) -> float:
         """How long one more request of the flow waits; 0 while too little has been seen, infinite where no rate is left for it."""
         flows = len(band.flows) + (0 if flow.waiting else 1)
@@ -114,7 +135,7 @@ class FairQueue(Generic[T]):
         """Time in which `ahead` requests of the priority, and all above it, are served. What goes on arriving above takes of the rate."""
         busy = self._busy_seconds(now)
         rate = self._departures.per_second(busy)
-        if rate is None:
+        if rate is None or self.still:
             return 0.0
         left = rate
         for band in self.bands.values():
@@ -156,12 +177,12 @@ class FairQueue(Generic[T]):
     def _gone(self, ticket: Ticket[T], now: float) -> None:
         self.waiting -= 1
         self.bytes -= ticket.size_bytes
-        if not self.waiting:
+        if not self.waiting and not self.still:
             self._busy_before += max(0.0, now - self._busy_since)
 
     def _busy_seconds(self, now: float) -> float:
         """All the time in which something waited."""
-        return self._busy_before + (max(0.0, now - self._busy_since) if self.waiting else 0.0)
+        return self._busy_before + (max(0.0, now - self._busy_since) if self.waiting and not self.still else 0.0)
 
     def info(self) -> dict[str, object]:
         """The counts."""

@@ -452,12 +452,12 @@ class RouteExchange(Placement):
         prompt, completion = self.usage()
         if completion is None:
             completion = max(0, self.output_events - 2)  # a role event and [DONE] carry no token
-        if self.asked and self.first_byte_at and self.status < 400:
-            for arrivals, counted in self.asked:
-                arrivals.correct(counted, self.facts.prompt_tokens if prompt is None else prompt, completion)
+        read = self.facts.prompt_tokens if prompt is None else prompt
+        if self.asked:
+            self.put_right(read, completion)
         if self.ticket is not None:
-            site.waiting.over(self, self.facts.prompt_tokens if prompt is None else prompt, completion)
-        self._count(outcome, now, self.facts.prompt_tokens if prompt is None else prompt, completion)
+            site.waiting.over(self, read, completion)
+        self._count(outcome, now, read, completion)
         if site.decisions is not None:
             write_decision(self, outcome, now)
         if site.access_log is not None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Final
 
 from spillway_sidecar.balancing.choose import choose, endpoints
-from spillway_sidecar.proxy.attempt import RouteExchange
 from spillway_sidecar.proxy.call import OVER
 from spillway_sidecar.proxy.errors import Outcome, Refusal
 from spillway_sidecar.proxy.framing import ChunkCursor, FramingError, event_end
 from spillway_sidecar.proxy.heads import ResponseHead
+from spillway_sidecar.proxy.held import HeldExchange
 from spillway_sidecar.routing.continuation import Heard, continued, hear, rest
 
 MAX_KEPT_BYTES: Final = 256 * 1024
@@ -21,7 +21,7 @@ _BROKEN: Final = (Outcome.INTERRUPTED, Outcome.STREAM_IDLE_TIMEOUT)
 _NONE: Final = b""
 
 
-class ContinuedExchange(RouteExchange):
+class ContinuedExchange(HeldExchange):
     """`_heard` is set once the stream has broken off, and goes on."""
 
     __slots__ = ("_first_at", "_heard", "_kept", "_kept_bytes", "_rest")

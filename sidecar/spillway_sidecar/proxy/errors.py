@@ -31,6 +31,7 @@ class Outcome(enum.StrEnum):
     OVERLOADED = "overloaded"  # every place that could take it is full, and it was not let into the queue
     EVICTED = "evicted"  # it waited for room, and gave way to another
     QUEUE_TIMEOUT = "queue_timeout"  # it waited for room as long as it may
+    COLD_START_TIMEOUT = "cold_start_timeout"  # it waited for a first replica as long as it may
     NO_ENDPOINT = "no_endpoint"  # nothing there that could take it
     CONNECT = "connect_failed"
     CONNECT_TIMEOUT = "connect_timeout"
@@ -47,8 +48,8 @@ class Outcome(enum.StrEnum):
     DRAINING = "draining"
     PROXY_OVERLOADED = "proxy_overloaded"  # the proxy itself has more to do than it can
     TOO_MANY_CONNECTIONS = "too_many_connections"
-
     INTERNAL = "internal_error"  # a defect of ours
+
 
 class Refusal(Exception):
     """A request that gets an error for an answer. `close`: the connection's framing cannot be trusted after it."""
@@ -113,6 +114,23 @@ def error_response(refusal: Refusal, request_id: bytes, *, close: bool, extra: b
     if close:
         lines.append(b"connection: close\r\n")
     return b"".join([*lines, extra, b"\r\n", body])
+
+
+def error_event(refusal: Refusal) -> bytes:
+    """The last event of a stream that is refused after its head has gone out: what the answer would have said."""
+    error = msgspec.json.decode(error_body(refusal.status, refusal.message, refusal.code or refusal.outcome.value))["error"]
+    return b"data: " + msgspec.json.encode({"error": {**error, "reason": refusal.outcome.value}}) + b"\n\n"
+
+
+def upstream_error_event(body: bytes) -> bytes:
+    """The same, of what an engine says in the body of an error; ours where that is nothing to pass on."""
+    try:
+        said = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        said = None
+    if not isinstance(said, dict) or "error" not in said:
+        return error_event(Refusal(502, Outcome.UPSTREAM_ERROR, "The model's server refused the request.", code="upstream_error"))
+    return b"data: " + msgspec.json.encode(said) + b"\n\n"
 
 
 def interrupted_event(outcome: Outcome) -> bytes:

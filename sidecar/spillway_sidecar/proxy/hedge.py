@@ -32,6 +32,8 @@ def hedge(exchange: RouteExchange, now: float) -> None:
     budget = exchange.budget
     if not budget.hedge_percent or target is None or target.external or not exchange.http11:
         return
+    if exchange.ticket is not None and exchange.held:
+        return  # a replica that has just come up is late, and there is no other
     if len(exchange.tried) + 1 >= exchange.route.retries.max_attempts:
         return
     site = exchange.router

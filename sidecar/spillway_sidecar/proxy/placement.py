@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from spillway_sidecar.balancing.asleep import asked, is_there
 from spillway_sidecar.balancing.choose import Choice, choose, endpoints, supports
 from spillway_sidecar.balancing.last_resort import least_bad
 from spillway_sidecar.flow.band import Ticket
-from spillway_sidecar.proxy.answers import nowhere, unsupported
+from spillway_sidecar.proxy.answers import unsupported
 from spillway_sidecar.proxy.call import CHOOSING, CONNECTING
 from spillway_sidecar.proxy.errors import Outcome, Refusal
 from spillway_sidecar.proxy.exchange import Exchange
@@ -19,6 +20,7 @@ from spillway_sidecar.proxy.upstream import Target
 from spillway_sidecar.routing.classify import BadRequest, Facts
 from spillway_sidecar.routing.rewrite import replace_model
 from spillway_sidecar.routing.table import Backend, CompiledRoute, CompiledRule
+from spillway_sidecar.scheduling.arrivals import Arrivals
 from spillway_sidecar.scheduling.filters.eligible import Candidate
 from spillway_sidecar.scheduling.pool import Pool
 from spillway_sidecar.scheduling.wait import Turn
@@ -37,9 +39,14 @@ class Placement(Exchange):
     """The placing of one request, and all that is known of it."""
 
     __slots__ = (
-        "_awaits", "_declines", "_fresh", "_late_at", "_probe", "_retrying", "_serial", "_turn", "_uncounted", "ahead", "attempts", "backend", "body", "budget", "cost", "facts", "failures", "hedge", "load_format", "priority", "retries", "route", "router", "rule",
-        "sent_at", "stats", "ticket", "tried",
+        "_awaits", "_declines", "_fresh", "_late_at", "_probe", "_retrying", "_serial", "_turn", "_uncounted", "ahead", "asked", "attempts", "backend", "body", "budget", "cost", "facts", "failures", "hedge", "held", "load_format",
+        "patience", "priority", "retries", "route", "router", "rule", "sent_at", "stats", "ticket", "tried", "until",
     )  # fmt: skip
+
+    # What the waiting room knows of it: whether it was held, how long it is content to wait, until when it may.
+    held: bool
+    patience: float
+    until: float
 
     # --- choosing
 
@@ -72,6 +79,7 @@ class Placement(Exchange):
         budget.in_flight += 1
         budget.begun_total += 1
         self.ticket: Ticket[Placement] | None = None
+        self.asked: tuple[tuple[Arrivals, int], ...] = ()
         flow = route.flow
         self.priority = flow.priorities.get(fields.get(flow.priority_header, _NONE), 0) if flow.priorities else 0
         try:
@@ -79,12 +87,29 @@ class Placement(Exchange):
         except Refusal as refusal:
             self.refuse(refusal)
             return
+        if rule.wakes:
+            self._ask(choice[0] if choice is not None else None)
         if choice is not None and not self.router.waiting.must_wait(self, choice[1]):
             self._go(choice)
         elif choice is None and not self.router.waiting.for_room(self):
-            self.refuse(nowhere(self.rule, self.router))
+            self._hold(fields)
         elif (full_up := self.router.waiting.enter(self, fields)) is not None:
             self.refuse(full_up)
+
+    def _ask(self, backend: Backend[Pool[Target]] | None) -> None:
+        """It is demand of a backend that scales; `backend` is where it goes. One that is asked for after a pause may have to be woken."""
+        for pool in asked(self.rule, self.facts.type, backend):
+            arrivals = pool.arrivals
+            if arrivals is not None:
+                if backend is not None and arrivals.quiet and not any(is_there(target) for target in pool.targets):
+                    self.router.waiting.woken()
+                self.asked = (*self.asked, (arrivals, arrivals.add(self.facts.prompt_tokens)))
+
+    def put_right(self, prompt_tokens: int, output_tokens: int) -> None:
+        """It has ended: what it was as demand is known, if there was an answer."""
+        if self.first_byte_at and self.status < 400:
+            for arrivals, counted in self.asked:
+                arrivals.correct(counted, prompt_tokens, output_tokens)
 
     def admitted(self, backend: Backend[Pool[Target]], target: Target) -> None:
         """It has waited, and `target` has room."""
@@ -93,8 +118,11 @@ class Placement(Exchange):
         if self.attempts and self.ticket is not None:
             self.attempts = (
                 *self.attempts[:-1],
-                (*self.attempts[-1][:3], f"waited {self.router.now - self.ticket.arrived:.3f} s for room"),
+                (*self.attempts[-1][:3], self._waited(self.router.now - self.ticket.arrived)),
             )
+
+    def _waited(self, seconds: float) -> str:
+        return f"held {seconds:.3f} s for a first replica" if self.held else f"waited {seconds:.3f} s for room"
 
     def evicted(self, refusal: Refusal) -> None:
         """It has waited, and gives way to another."""
@@ -181,6 +209,15 @@ class Placement(Exchange):
         """A fresh connection is there: what is left to wait for is the first token."""
         timeouts = self.route.timeouts
         self.deadline = min(self.sent_at + timeouts.first_token_seconds, self.started + timeouts.request_seconds)
+
+    def _hold(self, fields: Fields | None = None) -> None:
+        """There is no endpoint. Where it waits for the first, what it has tried before is as good as new by then."""
+        self.state = CHOOSING
+        self._uncounted -= len(self.tried)
+        self.tried = ()
+        refusal = self.router.waiting.hold(self, fields)
+        if refusal is not None:
+            self.refuse(refusal)
 
     def _wait_for_room(self) -> None:
         self.state = CHOOSING

@@ -19,6 +19,7 @@ from spillway_sidecar.proxy.continuation import ContinuedExchange
 from spillway_sidecar.proxy.downstream import Downstream
 from spillway_sidecar.proxy.errors import Outcome, Refusal
 from spillway_sidecar.proxy.heads import RequestHead
+from spillway_sidecar.proxy.held import HeldExchange
 from spillway_sidecar.proxy.listener import ClientLimits, Listener
 from spillway_sidecar.proxy.models import models_response
 from spillway_sidecar.proxy.upstream import Target
@@ -115,6 +116,8 @@ class RouteSite(Listener):
             read_keys(facts, rule.profile, head.fields, body)
         if facts.stream and route.retries.continue_streams:
             exchange: RouteExchange = ContinuedExchange(self, client, head, request_id, now).keep()
+        elif rule.wakes and facts.stream:
+            exchange = HeldExchange(self, client, head, request_id, now)
         else:
             exchange = RouteExchange(self, client, head, request_id, now)
         exchange.begin(facts, body, route, rule, head.fields)
@@ -146,13 +149,17 @@ class RouteSite(Listener):
         client.finished(head.keep_alive)
 
     def demand(self) -> tuple[Demand, ...]:
-        """What this router has under way at each cluster."""
-        return tuple(
-            Demand(name, in_flight, tokens)
-            for name, cluster in self.clusters.items()
-            if (in_flight := sum(target.in_flight for target in cluster.targets))
-            | (tokens := sum(target.in_flight_tokens for target in cluster.targets))
-        )
+        """What this router has under way at each cluster, holds for it, and has been asked of it since the last call."""
+        held = self.waiting.held() if self.waiting.count else {}
+        found: list[Demand] = []
+        for name, cluster in self.clusters.items():
+            in_flight = sum(target.in_flight for target in cluster.targets)
+            tokens = sum(target.in_flight_tokens for target in cluster.targets)
+            arrived = cluster.arrivals.drain() if cluster.arrivals is not None else 0
+            requests, held_tokens = held.get(name, (0, 0))
+            if in_flight or tokens or requests or arrived:
+                found.append(Demand(name, in_flight, tokens, requests, held_tokens, arrived))
+        return tuple(found)
 
     def diversions(self) -> tuple[Diversion, ...]:
         """What this router sends past a priority at the moment."""

@@ -18,6 +18,7 @@ from spillway_sidecar.flow.budget import RetryBudget
 from spillway_sidecar.proxy.route import RouteSite
 from spillway_sidecar.proxy.upstream import Target
 from spillway_sidecar.routing.table import compile_table
+from spillway_sidecar.scheduling.arrivals import Arrivals
 from spillway_sidecar.scheduling.health import Peers
 from spillway_sidecar.scheduling.pool import Pool
 from spillway_sidecar.scheduling.recurrence import Recurrence
@@ -79,7 +80,8 @@ class Swapper:
 
         site.conditions.begin()
         try:
-            table = compile_table(version, routes, weights, cluster_of, site.conditions.of)
+            holding = {name for name, runtime in runtimes.items() if runtime.hold_seconds > 0.0}
+            table = compile_table(version, routes, weights, cluster_of, site.conditions.of, holding)
         except (KeyError, ValueError):
             site.conditions.abandon()
             raise
@@ -138,6 +140,7 @@ class Swapper:
             self._arm(target, cluster)
             targets.append(target)
         cost = cluster.cost
+        arrivals = before.arrivals or Arrivals() if before is not None else Arrivals()
         return Pool(
             cluster.name,
             targets,
@@ -145,6 +148,8 @@ class Swapper:
             before.peers if before is not None else Peers(),
             before.prefixes if before is not None else Recurrence(),
             None if cost is None else (cost.input_per_million_tokens, cost.output_per_million_tokens),
+            cluster.hold_seconds,
+            arrivals if cluster.hold_seconds > 0.0 else None,
         )
 
     def _arm(self, target: Target, cluster: Cluster) -> None:

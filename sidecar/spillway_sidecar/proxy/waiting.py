@@ -1,27 +1,36 @@
-"""Where requests of a route wait while every endpoint that could take them has as much as it can run.
+"""Where requests of a route wait while every endpoint that could take them has as much as it can run, or while there is none yet.
 
 One queue for each rule and type of request (a *lane*), so that nobody waits behind those who wait for something else. Which endpoint a request gets is
 decided as late as can be: when one has room, by a request that ended there, by its word, or by the sweep, the request whose turn it
 is goes to that endpoint. Among lanes that the endpoint serves the higher priority goes first, then who came first.
 
 A queue outlives the table that it began with: endpoints that a snapshot brings are for those who wait too.
+
+Where a backend scales from zero, requests that find no endpoint are *held* for its first one (`lane`): in the same queue, for longer. The
+operator hears of the first at once. Endpoints that end such a wait are given what has waited by and by (`ramp`).
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from spillway_sidecar.balancing.asleep import asleep
 from spillway_sidecar.balancing.choose import choose, endpoints
 from spillway_sidecar.balancing.last_resort import least_bad
 from spillway_sidecar.flow.band import Ticket
 from spillway_sidecar.flow.fair_queue import FairQueue, Rejection
+from spillway_sidecar.proxy.answers import nowhere
 from spillway_sidecar.proxy.errors import Outcome, Refusal
 from spillway_sidecar.proxy.heads import Fields
+from spillway_sidecar.proxy.lane import Lane, LaneKey
 from spillway_sidecar.proxy.upstream import Target
 from spillway_sidecar.routing.table import Backend, CompiledRoute, CompiledRule, RoutingTable
 from spillway_sidecar.scheduling.filters.eligible import Eliminated, eliminate
+from spillway_sidecar.scheduling.health import SLOW_START_SECONDS
 from spillway_sidecar.scheduling.pool import Pool
+from spillway_sidecar.scheduling.ramp import ramp
 from spillway_sidecar.scheduling.speed import EXPECTED_OUTPUT_TOKENS
 from spillway_wire.names import RequestType
 
@@ -32,38 +41,21 @@ if TYPE_CHECKING:
 OUTPUT_WEIGHT: Final = 2  # a generated token costs an engine about as much as two that it reads
 MAX_FLOW_ID_BYTES: Final = 128
 PATIENCE_HEADER: Final = b"x-llm-d-slo-ttft-ms"
-
-LaneKey = tuple[str, str, RequestType]
-
-
-class Lane:
-    """The queue of one rule and one type of request, and where they may go."""
-
-    __slots__ = ("_backends", "queue", "rule", "type")
-
-    def __init__(self, rule: CompiledRule[Pool[Target]], request_type: RequestType, queue: FairQueue[Placement]) -> None:
-        self.type = request_type
-        self.queue = queue
-        self.follow(rule)
-
-    def follow(self, rule: CompiledRule[Pool[Target]]) -> None:
-        """Takes the rule as it stands now."""
-        self.rule = rule
-        self._backends = {
-            backend.name: backend for group in reversed(rule.groups) for backend in group.backends if self.type in backend.types
-        }
-
-    def backend(self, cluster: str) -> Backend[Pool[Target]] | None:
-        """The rule's backend of that name, if it serves such requests."""
-        return self._backends.get(cluster)
+HELD_RETRY_AFTER_SECONDS: Final = 5
+CROWDED: Final = "Too many requests wait for the first replica of this model."
+NOT_UP: Final = "No replica of this model came up in time."
+_NEVER: Final = float("inf")
 
 
 class WaitingRoom:
-    """All lanes of one router. `count` requests wait."""
+    """All lanes of one router. `count` requests wait. `woken` is called when a backend without endpoints is asked for after a pause."""
 
     def __init__(self, site: RouteSite) -> None:
         self.count = 0
+        self.held_total: dict[str, int] = {}  # by backend
+        self.woken: Callable[[], None] = _nobody
         self._site = site
+        self._ramps: dict[Target, float] = {}  # since when an endpoint that was waited for is there
         self._lanes: dict[LaneKey, Lane] = {}
         self._freed: dict[Target, str] = {}
         self._scheduled = False
@@ -93,21 +85,50 @@ class WaitingRoom:
             for target in endpoints(exchange.rule)
         )
 
+    def hold(self, exchange: Placement, fields: Fields | None = None) -> Refusal | None:
+        """Lets a request for which there is no endpoint wait for one, or says that there is nowhere to go."""
+        site, rule = self._site, exchange.rule
+        backend = asleep(rule, exchange.facts.type) if exchange.route.flow.max_requests else None
+        if backend is None:
+            return nowhere(rule, site)
+        lane = self._lane(exchange.route, rule, exchange.facts.type)
+        lane.sleep(backend, site.now)
+        before = exchange.ticket
+        full = self.enter(exchange, fields)
+        if full is not None:
+            if not lane.queue.waiting:
+                lane.wake(site.now)
+        elif before is None:
+            self.held_total[backend.name] = self.held_total.get(backend.name, 0) + 1
+            if lane.queue.waiting == 1:
+                self.woken()
+        return full
+
+    def holds(self, exchange: Placement) -> bool:
+        """Whether a request that finds no endpoint would be held."""
+        return (
+            bool(exchange.rule.wakes and exchange.route.flow.max_requests)
+            and asleep(exchange.rule, exchange.facts.type) is not None
+        )
+
     def enter(self, exchange: Placement, fields: Fields | None = None) -> Refusal | None:
         """Lets a request wait, or says why not. `fields`: its head, for the flow that it belongs to."""
         site, route, facts = self._site, exchange.route, exchange.facts
         flow = route.flow
         before = exchange.ticket
         lane = self._lane(route, exchange.rule, facts.type)
-        flow_id = before.flow.id if before is not None else b""
-        wait = flow.max_wait_seconds
-        if fields is not None:
-            flow_id = fields.get(flow.fairness_header, b"")[:MAX_FLOW_ID_BYTES]
-            asked = fields.get(PATIENCE_HEADER)
-            if asked is not None and asked.isdigit() and len(asked) < 9:
-                wait = min(wait, int(asked) / 1000.0)
-        deadline = before.deadline if before is not None else exchange.started + min(wait, route.timeouts.request_seconds)
-        if deadline <= site.now:
+        if before is None:
+            flow_id, exchange.patience, exchange.until, exchange.held = b"", _NEVER, 0.0, False
+            if fields is not None:
+                flow_id = fields.get(flow.fairness_header, b"")[:MAX_FLOW_ID_BYTES]
+                asked = fields.get(PATIENCE_HEADER)
+                if asked is not None and asked.isdigit() and len(asked) < 9:
+                    exchange.patience = int(asked) / 1000.0
+            turn = exchange.started + min(flow.max_wait_seconds, exchange.patience, route.timeouts.request_seconds)
+        else:
+            flow_id, turn = before.flow.id, before.turn
+        lane.allow(exchange)
+        if exchange.until <= site.now:
             return self.out_of_time(exchange)
         result, evicted = lane.queue.offer(
             exchange,
@@ -115,23 +136,35 @@ class WaitingRoom:
             flow_id=flow_id,
             cost=facts.prompt_tokens + OUTPUT_WEIGHT * EXPECTED_OUTPUT_TOKENS,
             size_bytes=len(exchange.body),
-            deadline=deadline,
+            deadline=exchange.until,
             now=site.now,
+            turn=turn,
         )
         for victim in evicted:
-            self.count -= 1
+            self._left(lane, victim)
             victim.evicted(_full(Outcome.EVICTED, lane.queue.retry_after_seconds(victim.priority, site.now)))
         if isinstance(result, Rejection):
+            if lane.asleep is not None:
+                return Refusal(429, Outcome.OVERLOADED, CROWDED, retry_after=HELD_RETRY_AFTER_SECONDS, code="overloaded")
             return _full(Outcome.OVERLOADED, result.retry_after_seconds)
         self.count += 1
+        lane.tokens += exchange.cost
         exchange.ticket = result
-        exchange.deadline = deadline
         self._soon()
         return None
+
+    def _left(self, lane: Lane, exchange: Placement) -> None:
+        """It does not wait any more."""
+        self.count -= 1
+        lane.tokens -= exchange.cost
+        if lane.asleep is not None and not lane.queue.waiting:
+            lane.wake(self._site.now)
 
     def out_of_time(self, exchange: Placement) -> Refusal:
         """What is said to one that has waited as long as it may."""
         lane = self._lane(exchange.route, exchange.rule, exchange.facts.type)
+        if lane.asleep is not None:
+            return Refusal(503, Outcome.COLD_START_TIMEOUT, NOT_UP, retry_after=HELD_RETRY_AFTER_SECONDS, code="no_endpoint")
         return _full(Outcome.QUEUE_TIMEOUT, lane.queue.retry_after_seconds(exchange.priority, self._site.now))
 
     def over(self, exchange: Placement, prompt_tokens: int, output_tokens: int) -> None:
@@ -141,10 +174,24 @@ class WaitingRoom:
             return
         lane = self._lane(exchange.route, exchange.rule, exchange.facts.type)
         if ticket.waits:
-            self.count -= 1
             lane.queue.remove(ticket, self._site.now)
+            self._left(lane, exchange)
         else:
             lane.queue.correct(ticket, prompt_tokens + OUTPUT_WEIGHT * output_tokens)
+
+    def held(self) -> dict[str, tuple[int, int]]:
+        """Requests that are held, and their tokens, by backend."""
+        found: dict[str, tuple[int, int]] = {}
+        for lane in self._lanes.values():
+            if lane.asleep is not None:
+                requests, tokens = found.get(lane.asleep.name, (0, 0))
+                found[lane.asleep.name] = requests + lane.queue.waiting, tokens + lane.tokens
+        return found
+
+    def held_figures(self) -> list[tuple[str, int, int]]:
+        """For each backend for which any was held: how many are, how many have been."""
+        held = self.held()
+        return [(backend, held.get(backend, (0, 0))[0], count) for backend, count in self.held_total.items()]
 
     # --- dispatch
 
@@ -159,11 +206,31 @@ class WaitingRoom:
         site = self._site
         site.now = now
         for lane in tuple(self._lanes.values()):
+            if lane.rule.wakes or lane.asleep is not None:
+                self._settle(lane)
             while (ticket := lane.queue.head()) is not None:
                 place = self._place(lane, ticket.item)
                 if place is None:
                     break
                 self._dispatch(lane, ticket, *place)
+
+    def _settle(self, lane: Lane) -> None:
+        """Whether those who wait wait for room, or for a first endpoint."""
+        now = self._site.now
+        backend = asleep(lane.rule, lane.type) if lane.queue.waiting else None
+        if backend is not None:
+            lane.sleep(backend, now)
+        elif lane.asleep is not None:
+            lane.wake(now)
+            self._ramps = {target: since for target, since in self._ramps.items() if now - since < SLOW_START_SECONDS}
+            self._ramps.update((target, now) for waking in lane.rule.wakes for target in waking.cluster.targets)
+
+    def _has_room(self, target: Target) -> bool:
+        site = self._site
+        if target.saturated(site.routers, site.now):
+            return False
+        since = self._ramps.get(target) if self._ramps else None
+        return since is None or target.in_flight < ramp(target.max_running, site.routers, site.now - since)
 
     def _place(self, lane: Lane, exchange: Placement) -> tuple[Backend[Pool[Target]], Target] | None:
         """Where there is room for the request: the best place, else any."""
@@ -172,8 +239,8 @@ class WaitingRoom:
         choice = choose(lane.rule, exchange.facts, site, exchange.tried)
         if choice is None:
             found = least_bad(lane.rule, lane.type, routers, now, exchange.tried)
-            return None if found is None or found[1].saturated(routers, now) else found
-        if not choice[1].saturated(routers, now):
+            return None if found is None or not self._has_room(found[1]) else found
+        if self._has_room(choice[1]):
             return choice[0], choice[1]
         return next(
             (
@@ -182,7 +249,7 @@ class WaitingRoom:
                 for backend in group.backends
                 if lane.type in backend.types
                 for target in backend.cluster.targets
-                if not target.saturated(routers, now) and eliminate(target, exchange.tried, routers, now) is None
+                if self._has_room(target) and eliminate(target, exchange.tried, routers, now) is None
             ),
             None,
         )
@@ -223,7 +290,7 @@ class WaitingRoom:
         for target, cluster in freed.items():
             while (
                 self.count
-                and not target.saturated(site.routers, now)
+                and self._has_room(target)
                 and eliminate(target, (), site.routers, now) is None
                 and self._fill(target, cluster)
             ):
@@ -247,14 +314,19 @@ class WaitingRoom:
         return True
 
     def _dispatch(self, lane: Lane, ticket: Ticket[Placement], backend: Backend[Pool[Target]], target: Target) -> None:
-        self.count -= 1
         lane.queue.take(ticket, self._site.now)
+        self._left(lane, ticket.item)
         ticket.item.admitted(backend, target)
 
     def info(self) -> dict[str, object]:
         """The lanes."""
         lanes = {f"{route}/{rule} {request_type}": lane.queue.info() for (route, rule, request_type), lane in self._lanes.items()}
-        return {"waiting": self.count, "lanes": lanes}
+        held = {backend: requests for backend, (requests, _) in self.held().items()}
+        return {"waiting": self.count, "held": held, "lanes": lanes}
+
+
+def _nobody() -> None:
+    """Nobody wants to know."""
 
 
 def _full(outcome: Outcome, retry_after_seconds: int) -> Refusal:

@@ -4,8 +4,8 @@
 the last header, and only a difference makes another one. What changes slowly (engine, GPU, tokens per second) is gathered by
 `tick`, ten times a second, and not per request. Nothing here is a task or a timer per request.
 
-*To the operator.* `tick` sends a report when a count or a state changed since the last one, at most each 100 ms, and each
-second in any case. What is counted since the last report (traffic, refused) is drained from its owner while the
+*To the operator.* `tick` sends a report when a count or a state changed since the last one, or when somebody asks for it (`soon`), at most
+each 100 ms, and each second in any case. What is counted since the last report (traffic, refused) is drained from its owner while the
 report is built, and the report is built only by a sender that can take it: `send` is given the builder, calls it if the stream is
 up, and returns False, without calling, if not. So nothing is drained that is not sent, and nothing is counted twice; a
 report that is lost on the way is lost (at most once). With the stream down, counts add up where they are, for
@@ -77,7 +77,7 @@ class InboundCounters(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RouterFigures:
-    """What the route listener tells. `traffic` and `refused` drain: each call gives what came since the one before."""
+    """What the route listener tells. `traffic`, `refused` and what `demand` tells of arrivals drain: each call gives what came since the one before."""
 
     traffic: Callable[[], tuple[BackendTraffic, ...]] = tuple
     refused: Callable[[], tuple[RouteErrors, ...]] = tuple
@@ -141,6 +141,7 @@ class Reporter:
         self._sequence = 0
         self._sent_at_seconds: float | None = None
         self._sent_load: Load | None = None
+        self._urgent = False
         self._rated_at_seconds: float | None = None
         self._rated_tokens = 0
         self._reports = 0
@@ -170,12 +171,18 @@ class Reporter:
             self._header = encode_load(load)
         return self._header
 
+    def soon(self) -> None:
+        """The next report is not to wait: it goes out now, or as soon as one may follow the last."""
+        self._urgent = True
+        self.tick()
+
     def take(self) -> Report:
         """The next report. Drains what is counted since the last: only for who sends it."""
         self._sequence += 1
         self._reports += 1
         self._sent_at_seconds = self._clock()
         self._sent_load = self.current_load()
+        self._urgent = False
         return Report(
             boot_id=self._boot_id,
             sequence=self._sequence,
@@ -201,6 +208,7 @@ class Reporter:
         if now - self._sent_at_seconds >= self._settings.max_unsent_seconds:
             self._dropped += sum(traffic.requests for traffic in self._router.traffic())
             self._dropped += sum(refused.requests for refused in self._router.refused())
+            self._router.demand()
             self._sent_at_seconds = now
 
     async def run(self) -> None:
@@ -224,7 +232,7 @@ class Reporter:
         since = now - (self._sent_at_seconds or 0.0) + _SLACK_SECONDS
         if since >= self._settings.interval_seconds:
             return True
-        return since >= self._settings.tick_seconds and _told(self.current_load()) != _told(self._sent_load)
+        return since >= self._settings.tick_seconds and (self._urgent or _told(self.current_load()) != _told(self._sent_load))
 
     def _gather(self, now: float) -> None:
         if self._inbound is None:

@@ -8,7 +8,7 @@ here is computed during a request that could be computed at the swap. A request 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Generic, TypeVar
@@ -35,6 +35,7 @@ class Backend(Generic[C]):
     key: tuple[str, str, str]  # route, rule, name: what it is counted under
     fallback: Any = None  # of its priority
     spill: Any = None
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +72,13 @@ class CompiledMatch:
 
 @dataclass(frozen=True, slots=True)
 class CompiledRule(Generic[C]):
-    """A rule: its matches (none: takes everything) and its backends by priority."""
+    """A rule: its matches (none: takes everything) and its backends by priority. `wakes`: those that scale, which may have no replica."""
 
     name: str
     matches: tuple[CompiledMatch, ...]
     groups: tuple[PriorityGroup[C], ...]
     profile: Profile = DEFAULT
+    wakes: tuple[Backend[C], ...] = ()
 
     def takes(self, facts: Facts, headers: Mapping[bytes, bytes]) -> bool:
         """Whether any match holds, or there is none."""
@@ -129,10 +131,11 @@ def compile_table(
     weights: Mapping[str, Weights],
     cluster_of: Callable[[str], tuple[C, str, tuple[RequestType, ...]]],
     conditions_of: ConditionsOf = lambda *_: (None, None),
+    holding: Collection[str] = (),
 ) -> RoutingTable[C]:
     """Compiles routes. `cluster_of(name)` gives the run-time cluster, the model name it serves and its capabilities.
 
-    `conditions_of` is asked for each priority but a rule's last, from which there is nowhere to go on to.
+    `conditions_of` is asked for each priority but a rule's last, from which there is nowhere to go on to. `holding`: the clusters that scale.
 
     Raises KeyError where a route names a cluster that does not exist: the snapshot was not validated.
     """
@@ -143,7 +146,7 @@ def compile_table(
             name=route.name,
             models=route.models,
             rules=tuple(
-                _compile_rule(route, rule, effective.get(rule.name, {}), cluster_of, conditions_of) for rule in route.rules
+                _compile_rule(route, rule, effective.get(rule.name, {}), cluster_of, conditions_of, holding) for rule in route.rules
             ),
             timeouts=route.timeouts,
             retries=route.retries,
@@ -160,6 +163,7 @@ def _compile_rule(
     effective: Mapping[str, float],
     cluster_of: Callable[[str], tuple[C, str, tuple[RequestType, ...]]],
     conditions_of: ConditionsOf,
+    holding: Collection[str],
 ) -> CompiledRule[C]:
     def backend(ref: BackendRef, fallback: Any, spill: Any) -> Backend[C]:
         cluster, model, types = cluster_of(ref.cluster)
@@ -174,6 +178,7 @@ def _compile_rule(
             key=(route.name, rule.name, ref.cluster),
             fallback=fallback,
             spill=spill,
+            priority=ref.priority,
         )
 
     def group(priority: int, members: list[BackendRef]) -> PriorityGroup[C]:
@@ -184,7 +189,8 @@ def _compile_rule(
     last = refs[-1].priority if refs else 0
     groups = tuple(group(priority, list(members)) for priority, members in groupby(refs, key=lambda ref: ref.priority))
     matches = tuple(_compile_match(match) for match in rule.matches)
-    return CompiledRule(rule.name, matches, groups, compile_profile(rule.scheduling or route.scheduling))
+    wakes = tuple(backend for group in groups for backend in group.backends if backend.name in holding)
+    return CompiledRule(rule.name, matches, groups, compile_profile(rule.scheduling or route.scheduling), wakes)
 
 
 def _compile_flow(flow: FlowControl) -> CompiledFlow:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from spillway_sidecar.scheduling.arrivals import Arrivals
 from spillway_sidecar.scheduling.health import Peers
 from spillway_sidecar.scheduling.homes import Homes
 from spillway_sidecar.scheduling.recurrence import Recurrence
@@ -18,8 +19,9 @@ E = TypeVar("E", bound=EndpointState)
 class Pool(Generic[E]):
     """`targets` are all endpoints of the cluster `name`; `speed` is their mean; by `peers` they know of each other.
 
-    A pool is made anew at each swap of a snapshot; `speed`, `peers` and `prefixes` live on as long as the cluster does. `cost` is what a
-    million input and output tokens cost, where that is declared.
+    A pool is made anew at each swap of a snapshot; `speed`, `peers`, `prefixes` and `arrivals` live on as long as the cluster does. `cost` is
+    what a million input and output tokens cost, where that is declared. `hold_seconds` and `arrivals`: of a cluster that scales, how long
+    a request waits for its first endpoint, and what is asked of it.
     """
 
     name: str
@@ -28,6 +30,8 @@ class Pool(Generic[E]):
     peers: Peers = field(default_factory=Peers)
     prefixes: Recurrence = field(default_factory=Recurrence)
     cost: tuple[float, float] | None = None
+    hold_seconds: float = 0.0
+    arrivals: Arrivals | None = None
     turn: int = 0  # of round robin
     homes: Homes[E] = field(init=False)
 

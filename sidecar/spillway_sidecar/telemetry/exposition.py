@@ -101,6 +101,24 @@ class RecoveryCollector(Collector):
         yield from (hedges, ejections, ejected)
 
 
+class HoldingCollector(Collector):
+    """Requests that wait for a backend's first replica. `held` gives (backend, how many do, how many have)."""
+
+    def __init__(self, held: Callable[[], Iterable[tuple[str, int, int]]]) -> None:
+        self._held = held
+
+    def collect(self) -> Iterable[Metric]:
+        """One pass over the backends for which any request was held."""
+        present = GaugeMetricFamily(
+            "spillway_held_requests", "Requests that wait for a backend's first replica.", labels=["backend"]
+        )
+        total = CounterMetricFamily("spillway_held", "Requests that have waited for a backend's first replica.", labels=["backend"])
+        for backend, held, so_far in self._held():
+            present.add_metric([backend], held)
+            total.add_metric([backend], so_far)
+        yield from (present, total)
+
+
 class InboundCollector(Collector):
     """Families of an inbound listener."""
 
