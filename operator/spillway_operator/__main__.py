@@ -34,11 +34,13 @@ from spillway_operator.options import parse
 from spillway_operator.policies.hosts import AllowList
 from spillway_operator.reconcile.core import Core
 from spillway_operator.reconcile.metrics import Metrics, StreamCollector, WorldCollector
+from spillway_operator.reconcile.scaling import ScalingLoop
 from spillway_operator.reconcile.status import StatusPass, StoreSink
 from spillway_operator.reconcile.world import World
 from spillway_operator.settings import Settings
 from spillway_operator.snapshot.state import SnapshotState
 from spillway_operator.sources.base import Source
+from spillway_operator.sources.file_targets import FileTargets
 from spillway_operator.sources.files import FileSource
 from spillway_operator.store import Store
 from spillway_operator.webhook import InjectionSource, WebhookServer, backends_of
@@ -52,6 +54,10 @@ _log = logging.getLogger("spillway_operator")
 
 class StartError(Exception):
     """The process cannot do what it was told to."""
+
+
+def _always() -> bool:
+    return True
 
 
 def _now() -> datetime:
@@ -89,8 +95,16 @@ class Operator:
             allowed_hosts=AllowList.of(settings.source.allowed_hosts),
             state=SnapshotState(version=f"{epoch}.0", epoch=epoch),
         )
+        file_targets = FileTargets(settings.source.targets_file, settings.source.scale_file)
         self.core = Core(
             world=world,
+            scaling=ScalingLoop(
+                world,
+                file_targets if cluster is None else cluster.targets,
+                wall_clock=_now,
+                leads=_always if cluster is None else cluster.leads,
+                on_change=metrics.count_scaling,
+            ),
             status=self._status_pass(),
             metrics=metrics,
             clock=self._clock,

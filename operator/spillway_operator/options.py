@@ -64,6 +64,8 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     group = parser.add_argument_group("with --source files")
     option("path", "a folder of resource files, or one file; may be given several times", action="append", metavar="PATH")
     option("endpoints-file", "JSON file with the endpoints of pods and service backends, watched", type=Path, metavar="FILE")
+    option("targets-file", "JSON file that says how many replicas backends have, watched", type=Path, metavar="FILE")
+    option("scale-file", "JSON file to write how many they should have", type=Path, metavar="FILE")
     group = parser.add_argument_group("with --source kubernetes")
     cluster = defaults.cluster
     option(
@@ -88,6 +90,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
            " (default: %(default)s)", choices=("token", "loopback"), default=cluster.authentication)  # fmt: skip
     option("tls-cert-file", "PEM certificate of the discovery port, followed when it changes", type=Path, metavar="FILE")
     option("tls-key-file", "its key", type=Path, metavar="FILE")
+    option("external-metrics-port", "port of the external metrics API (default: it is not served)", type=_port, default=None)
     option("injection-config", "JSON file that says what sidecars are made from; with it the webhook is served", type=Path,
            metavar="FILE")  # fmt: skip
     option("operator-ca-file", "PEM file of the authority that sidecars trust for the discovery port", type=Path, metavar="FILE")
@@ -122,6 +125,8 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         parser.error("--path is missing: name a folder or file with resources")
     if (options.tls_cert_file is None) != (options.tls_key_file is None):
         parser.error("--tls-cert-file and --tls-key-file go together: give both, or neither")
+    if options.external_metrics_port is not None and options.tls_cert_file is None:
+        parser.error("--external-metrics-port needs --tls-cert-file and --tls-key-file: the API server speaks TLS only")
     try:
         AllowList.of(allowed)
     except ValueError as error:
@@ -138,6 +143,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         authentication=options.authentication,
         certificate=options.tls_cert_file,
         key=options.tls_key_file,
+        external_metrics_port=options.external_metrics_port,
     )
     figures = cluster.figures_interval_seconds if in_cluster else StatusSettings().figures_interval_seconds
     return Settings(
@@ -145,6 +151,8 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
             kind=options.source,
             paths=tuple(Path(path) for path in paths),
             endpoints_file=options.endpoints_file,
+            targets_file=options.targets_file,
+            scale_file=options.scale_file,
             # Loopback of a laptop is the model server beside us; loopback of a gateway's pod is the gateway.
             allowed_hosts=allowed if in_cluster else (*LOOPBACK, *allowed),
         ),

@@ -19,6 +19,8 @@ class SourceSettings:
     kind: str = "files"
     paths: tuple[Path, ...] = ()
     endpoints_file: Path | None = None
+    targets_file: Path | None = None  # how many replicas there are, by whoever runs them
+    scale_file: Path | None = None  # how many there should be
     pace: FilePace = field(default_factory=FilePace)
     allowed_hosts: tuple[str, ...] = LOOPBACK  # plain http to a model server on this machine is the laptop case
 
@@ -72,6 +74,7 @@ class ClusterSettings:
     authentication: str = "token"  # or loopback, for an operator beside its proxies on one machine
     certificate: Path | None = None  # of the discovery port
     key: Path | None = None
+    external_metrics_port: int | None = None  # it is offered to the cluster by an APIService, which the chart makes where asked to
     # Proxies come back within four seconds of a term's begin; before that their absence is no news.
     hold_status_seconds: float = 5.0
     figures_interval_seconds: float = 10.0  # an API server is no time series database

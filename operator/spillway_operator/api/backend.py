@@ -353,6 +353,9 @@ class ReplicaCounts(StatusModel):
 
     current: Count = Field(default=0, description="Replicas that are ready, or that there are where the target does not say.")
     desired: Count = Field(default=0, description="Replicas that there should be.")
+    tokens_per_second: Count | None = Field(
+        default=None, description="Tokens that one of them does in a second, prompts and answers, when it has all it can do."
+    )
 
 
 class MeasuredCost(StatusModel):

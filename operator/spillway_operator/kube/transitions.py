@@ -24,6 +24,7 @@ FELL_BACK: Final = "FellBack"
 FALLBACK_OVER: Final = "FallbackOver"
 SPILL_BEGAN: Final = "SpillBegan"
 SPILL_OVER: Final = "SpillOver"
+SCALED: Final = "Scaled"
 
 Status = BackendStatus | RouteStatus
 
@@ -44,7 +45,7 @@ def transitions(before: Status | None, after: Status) -> tuple[Transition, ...]:
     looks = (
         (_accepted, _resolved, _programmed, _ready, _fallen_back, _spilling)
         if isinstance(after, RouteStatus)
-        else (_accepted, _ready, _guarded)
+        else (_accepted, _ready, _guarded, _scaled, _not_scaled)
     )
     return tuple(found for look in looks if (found := look(before, after)) is not None)
 
@@ -124,3 +125,22 @@ def _guarded(before: Status | None, after: Status) -> Transition | None:
     if new is None or new.status != "False" or (old is not None and old.status == "False"):
         return None
     return Transition(WARNING, new.reason, "Inject", new.message)
+
+
+def _scaled(before: Status | None, after: Status) -> Transition | None:
+    if not isinstance(before, BackendStatus) or not isinstance(after, BackendStatus) or not before.replicas or not after.replicas:
+        return None
+    condition = condition_of(after.conditions, reasons.SCALING_ACTIVE)
+    if condition is None or condition.status != "True" or before.replicas.desired == after.replicas.desired:
+        return None
+    text = f"From {before.replicas.desired} to {after.replicas.desired} replicas: {condition.reason}"
+    return Transition(NORMAL, SCALED, "Scale", text)
+
+
+def _not_scaled(before: Status | None, after: Status) -> Transition | None:
+    old, new = _turn(before, after, reasons.SCALING_ACTIVE)
+    if new is None or new.status != "False" or new.reason == reasons.TARGET_UNKNOWN:
+        return None
+    if old is not None and (old.status, old.reason) == (new.status, new.reason):
+        return None
+    return Transition(WARNING, new.reason, "Scale", new.message)

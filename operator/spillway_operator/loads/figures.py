@@ -40,6 +40,8 @@ class BackendLoad:
     gpu_ratio: float | None = None
     kv_cache_ratio: float | None = None
     tokens_per_second: float | None = None
+    waiting_tokens: int = 0  # of prompts without a first token; as far as listeners say
+    saturated: int = 0  # endpoints that have all they can do: requests wait there, or as many run as may
 
     @property
     def queue_depth(self) -> int:
@@ -59,6 +61,16 @@ class TrafficRates:
     requests: int = 0  # in the window, for weighing
     attempts: int = 0  # requests, and attempts that failed here and were made good elsewhere
     failed_ratio: float = 0.0  # of the attempts
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterDemand:
+    """What all fresh routers together are asked for at a cluster."""
+
+    in_flight: int = 0
+    held: int = 0  # requests that wait for its first endpoint
+    held_tokens: int = 0
+    arrived_tokens_per_second: float = 0.0  # over the window; retries are asked once
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +114,7 @@ def _queues(load: Load) -> bool:
 
 def sum_loads(loads: Iterable[EndpointLoad | None]) -> BackendLoad:
     """The sums over endpoints; None (never reported) and stale ones count in `total` only. An engine that is down adds no capacity."""
-    total = known = in_flight = queued = waiting = running = capacity = 0
+    total = known = in_flight = queued = waiting = running = capacity = waiting_tokens = saturated = 0
     gpu: list[float] = []
     cache: list[float] = []
     tokens: list[float] = []
@@ -116,8 +128,11 @@ def sum_loads(loads: Iterable[EndpointLoad | None]) -> BackendLoad:
         queued += load.queued
         waiting += load.engine_waiting or 0
         running += load.in_flight if load.engine_running is None else load.engine_running
+        waiting_tokens += load.waiting_tokens or 0
         if load.engine_up and not load.draining:
-            capacity += load.max_concurrency if entry.runs is None else min(entry.runs, load.max_concurrency)
+            runs = load.max_concurrency if entry.runs is None else min(entry.runs, load.max_concurrency)
+            capacity += runs
+            saturated += load.queued + (load.engine_waiting or 0) > 0 or load.in_flight >= runs > 0
         for ratio, into in ((load.gpu_ratio, gpu), (load.kv_cache_ratio, cache), (load.tokens_per_second, tokens)):
             if ratio is not None:
                 into.append(ratio)
@@ -132,6 +147,8 @@ def sum_loads(loads: Iterable[EndpointLoad | None]) -> BackendLoad:
         gpu_ratio=sum(gpu) / len(gpu) if gpu else None,
         kv_cache_ratio=sum(cache) / len(cache) if cache else None,
         tokens_per_second=sum(tokens) if tokens else None,
+        waiting_tokens=waiting_tokens,
+        saturated=saturated,
     )
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from spillway_operator.loads.figures import (
     BackendLoad,
+    ClusterDemand,
     EndpointLoad,
     NodeDiversion,
     NodeProblem,
@@ -28,7 +29,7 @@ from spillway_operator.loads.figures import (
     runs_at_once,
     sum_loads,
 )
-from spillway_operator.loads.windows import BUCKETS, TrafficWindow, rates
+from spillway_operator.loads.windows import BUCKETS, WINDOW_SLOTS, SumWindow, TrafficWindow, rates
 from spillway_wire.loads import ClusterProblem, Demand, Diversion, Load
 from spillway_wire.messages import Node, Report
 from spillway_wire.names import Role
@@ -81,6 +82,7 @@ class LoadStore:
         self._series: dict[SeriesKey, TrafficWindow] = {}
         self._by_route: dict[str, dict[SeriesKey, TrafficWindow]] = {}
         self._by_cluster: dict[str, dict[SeriesKey, TrafficWindow]] = {}
+        self._arrived: dict[str, SumWindow] = {}  # tokens, by cluster
         self._outcomes: Counter[ReportOutcome] = Counter()
 
     # -- reports in
@@ -116,6 +118,9 @@ class LoadStore:
         record.demand = report.demand
         record.problems = report.problems
         record.diversions = report.diversions
+        for entry in report.demand:
+            if entry.arrived_tokens and (entry.cluster in self._arrived or len(self._arrived) < self._max_series):
+                self._arrived.setdefault(entry.cluster, SumWindow()).add(now, entry.arrived_tokens)
         return self._count(report, now)
 
     def _count(self, report: Report, now: float) -> ReportOutcome:
@@ -161,6 +166,9 @@ class LoadStore:
                 if not series:
                     del index[name]
 
+        for cluster in [name for name, window in self._arrived.items() if now - window.touched > WINDOW_SLOTS + 1]:
+            del self._arrived[cluster]
+
     # -- figures out
 
     def endpoint(self, endpoint_id: str, now: float) -> EndpointLoad | None:
@@ -177,14 +185,29 @@ class LoadStore:
 
     def demand(self, now: float) -> dict[str, int] | None:
         """Requests that all fresh routers together have under way, by cluster; None when no router reports at all."""
-        totals: Counter[str] = Counter()
+        asked = self.asked(now)
+        return None if asked is None else {cluster: each.in_flight for cluster, each in asked.items()}
+
+    def asked(self, now: float) -> dict[str, ClusterDemand] | None:
+        """What all fresh routers together are asked for, by cluster; None when no router reports at all."""
+        totals: dict[str, list[int]] = {cluster: [0, 0, 0] for cluster in self._arrived}
         heard = False
         for record in self._nodes.values():
             if now - record.heard_at < self._stale_seconds:
                 heard = True
                 for entry in record.demand:
-                    totals[entry.cluster] += entry.in_flight
-        return dict(totals) if heard else None
+                    total = totals.setdefault(entry.cluster, [0, 0, 0])
+                    total[0] += entry.in_flight
+                    total[1] += entry.held
+                    total[2] += entry.held_tokens
+        if not heard:
+            return None
+        return {
+            cluster: ClusterDemand(
+                in_flight, held, held_tokens, self._arrived[cluster].per_second(now) if cluster in self._arrived else 0.0
+            )
+            for cluster, (in_flight, held, held_tokens) in totals.items()
+        }
 
     def problems(self) -> dict[str, tuple[NodeProblem, ...]]:
         """What proxies say stands between them and a cluster: by cluster, in order of node id."""

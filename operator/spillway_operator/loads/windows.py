@@ -67,6 +67,32 @@ class TrafficWindow:
         return now - self.touched > WINDOW_SLOTS + 1
 
 
+class SumWindow:
+    """One counter over `WINDOW_SLOTS` seconds of a monotonic clock."""
+
+    __slots__ = ("_seconds", "_sums", "touched")
+
+    def __init__(self) -> None:
+        self._seconds = [-1] * WINDOW_SLOTS
+        self._sums = [0] * WINDOW_SLOTS
+        self.touched = 0.0
+
+    def add(self, now: float, count: int) -> None:
+        """Count so many at `now`."""
+        second = int(now)
+        slot = second % WINDOW_SLOTS
+        if self._seconds[slot] != second:
+            self._seconds[slot], self._sums[slot] = second, 0
+        self._sums[slot] += count
+        self.touched = now
+
+    def per_second(self, now: float) -> float:
+        """The rate over the window."""
+        oldest = int(now) - WINDOW_SLOTS + 1
+        total = sum(count for second, count in zip(self._seconds, self._sums, strict=True) if second >= oldest)
+        return total / max(1.0, now - oldest)
+
+
 def rates(windows: list[TrafficWindow], now: float) -> TrafficRates:
     """The rates of several series taken together."""
     oldest = int(now) - WINDOW_SLOTS + 1

@@ -7,6 +7,8 @@ nobody of ours watches (external, a Service) is taken for ready until proxies sa
 
 from __future__ import annotations
 
+from typing import Final
+
 from spillway_operator.policies import reasons
 from spillway_operator.policies.conditions import Decision, Verdict, names
 from spillway_operator.policies.facts import BackendFacts, EndpointFacts
@@ -17,9 +19,8 @@ FAILING_RATIO = 0.5
 
 def decide(facts: BackendFacts) -> tuple[Decision, ...]:
     """All conditions, in the order they are shown."""
-    decisions = (accepted(facts), ready(facts), reachable(facts), saturated(facts))
-    unguarded = injected(facts)
-    return decisions if unguarded is None else (*decisions, unguarded)
+    optional = (scaling_active(facts), injected(facts))
+    return (accepted(facts), ready(facts), reachable(facts), saturated(facts), *(each for each in optional if each is not None))
 
 
 def endpoint_ready(endpoint: EndpointFacts) -> bool:
@@ -116,6 +117,41 @@ def saturated(facts: BackendFacts) -> Decision:
     if facts.pressure > bound:
         return Decision(reasons.SATURATED, Verdict.TRUE, reasons.OVER_BOUND, "Requests wait, or nearly all slots are taken")
     return Decision(reasons.SATURATED, Verdict.FALSE, reasons.BELOW_BOUND, "There is room")
+
+
+_SCALING_TEXTS: Final = {
+    reasons.STEADY: "The load takes as many",
+    reasons.RAISED: "The load takes more",
+    reasons.PANIC: "The load takes twice as many, or did just now",
+    reasons.LOWERED: "The load takes fewer",
+    reasons.DELAYED: "The load takes fewer; fewer there will be when it has for long enough",
+    reasons.FROM_ZERO: "Requests wait for the first",
+    reasons.IDLE: "Nobody has asked for anything for as long as idleAfter; the next request starts one",
+    reasons.AT_LEAST: "The fewest of this moment; the load takes fewer",
+    reasons.AT_MOST: "The most of this moment; the load takes more: raise maxReplicas, or let requests spill",
+    reasons.SCALING_LIMITED: "spec.scaling.behavior allows no more change for now",
+    reasons.PINNED: "As spec.scaling.replicas says; remove it to follow the load",
+    reasons.NO_DATA: "Nothing was measured, so what there is stays: see that proxies are connected, and that replicas have had some load",
+    reasons.TARGET_UNKNOWN: "The target has not been read yet",
+    reasons.TARGET_NOT_FOUND: "There is no such target: make it, or name another in spec.scaling.targetRef",
+    reasons.TARGET_FORBIDDEN: "The operator may not read or set the target's scale: allow it in its ClusterRole",
+    reasons.TARGET_TAKEN: "Another ModelBackend scales the same target: leave scaling to one of them",
+    reasons.SCALE_FAILED: "The target's scale could not be set; it is tried again",
+    reasons.CONFLICTING_AUTOSCALER: "Another autoscaler sets the target's replicas: remove it, or spec.scaling here",
+}
+
+
+def scaling_active(facts: BackendFacts) -> Decision | None:
+    """Whether the replicas follow the load, and why there are so many; None where there is nothing to scale."""
+    found = facts.scaling
+    if found is None:
+        return None
+    text = _SCALING_TEXTS.get(found.reason, found.reason)
+    if found.note:
+        text = f"{text} ({found.note})"
+    if found.active:
+        return Decision(reasons.SCALING_ACTIVE, Verdict.TRUE, found.reason, f"{found.desired} replicas. {text}")
+    return Decision(reasons.SCALING_ACTIVE, Verdict.FALSE, found.reason, text)
 
 
 def injected(facts: BackendFacts) -> Decision | None:

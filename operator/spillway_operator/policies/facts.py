@@ -30,6 +30,16 @@ class Complaint:
 
 
 @dataclass(frozen=True, slots=True)
+class ScalingFacts:
+    """Where the scaling of a backend stands."""
+
+    reason: str
+    active: bool = True  # its replicas are set here
+    desired: int = 0
+    note: str = ""  # what the other side says of it, or who it is
+
+
+@dataclass(frozen=True, slots=True)
 class BackendFacts:
     """Everything the backend's conditions are decided from."""
 
@@ -46,6 +56,7 @@ class BackendFacts:
     low_pressure: float = 0.7  # where saturation ends
     recent_requests: int = 0
     error_ratio: float = 0.0
+    scaling: ScalingFacts | None = None  # where it declares scaling, and this replica scales
 
 
 class RefState(enum.StrEnum):

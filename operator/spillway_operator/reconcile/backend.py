@@ -23,7 +23,7 @@ def reconcile(world: World, key: ObjectKey) -> None:
         world.drop_draft(("cluster", name))
         world.drop_draft(("endpoints", name))
         return
-    cluster = cluster_of(backend, world.allowed_hosts.networks_for)
+    cluster = cluster_of(backend, world.allowed_hosts.networks_for, world.published_costs.get(name))
     outside = external_endpoint(cluster)
     endpoints = world.store.endpoints(name) if outside is None else (outside,)
     world.set_draft(cluster)

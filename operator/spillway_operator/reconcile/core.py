@@ -26,9 +26,10 @@ from typing import Any
 from spillway_operator.api import ObjectKey
 from spillway_operator.balancing.pressure import PressureBounds
 from spillway_operator.balancing.weights import WeightPolicy
-from spillway_operator.reconcile import backend, route, weights
+from spillway_operator.reconcile import backend, route, throughputs, weights
 from spillway_operator.reconcile.metrics import Metrics
 from spillway_operator.reconcile.queue import DirtyQueue
+from spillway_operator.reconcile.scaling import ScalingLoop
 from spillway_operator.reconcile.status import StatusPass
 from spillway_operator.reconcile.world import World
 from spillway_operator.snapshot.builder import assemble
@@ -53,6 +54,7 @@ class Pace:
     status_share: float = 0.1  # of the time may go into status passes
     smoothing_seconds: float = 1.0  # one report more or less does not move a weight
     sweep_seconds: float = 10.0
+    scaling_seconds: float = 2.0  # the decider's tick
 
 
 class Core:
@@ -69,9 +71,12 @@ class Core:
         pace: Pace,
         policy: WeightPolicy,
         bounds: PressureBounds,
+        scaling: ScalingLoop | None = None,
         alone: bool = False,
     ) -> None:
         self.world = world
+        self._scaling = scaling
+        self._scaling_at: float | None = None
         self._alone = alone  # no lease gives epochs
         self.queue: DirtyQueue[ObjectKey] = DirtyQueue(rng=rng)
         self._status = status
@@ -104,6 +109,9 @@ class Core:
     def on_report(self, node: Node, report: Report, received_at: float) -> None:
         """A proxy reported. Figures wait for the next pass; a change of health asks for one."""
         self.world.loads.accept(node, report, received_at)
+        for demand in report.demand:
+            if demand.held and self._scaling is not None and self._scaling.on_held(demand.cluster):
+                self._wake.set()
         load = report.load
         health = (
             load.engine_up if load is not None else True,
@@ -128,6 +136,9 @@ class Core:
 
     def begin_term(self, epoch: int) -> None:
         """This replica leads: what there is goes out again under a version of the new epoch."""
+        if self._scaling is not None:
+            self._scaling.begin_term()
+        self._scaling_at = None
         self._counter += 1
         self.world.state = replace(self.world.state, version=f"{epoch}.{self._counter}", epoch=epoch)
         self.world.publisher.publish(self.world.state)
@@ -154,6 +165,8 @@ class Core:
         times = [self._status_due_at - now]
         if self._weights_at is not None:
             times.append(self._weights_at + self._pace.weights_seconds - now)
+        if self._scaling is not None:
+            times.append(0.0 if self._scaling_at is None else self._scaling_at + self._pace.scaling_seconds - now)
         queued = self.queue.due_in(now)
         if queued is not None:
             times.append(queued)
@@ -167,6 +180,8 @@ class Core:
         self._look(now)
         if self._weights_at is None or now - self._weights_at >= self._pace.weights_seconds:
             self._guarded("weights", lambda: self._move_weights(now))
+        if self._scaling is not None:
+            self._scale(self._scaling, now)
         if self.world.dirty:
             self._guarded("snapshot", self._publish)
         if now >= self._status_due_at:
@@ -266,6 +281,20 @@ class Core:
         if changed:
             self._metrics.weight_changes.inc(changed)
 
+    def _scale(self, scaling: ScalingLoop, now: float) -> None:
+        if self._scaling_at is None or now - self._scaling_at >= self._pace.scaling_seconds:
+            dt = 0.0 if self._scaling_at is None else now - self._scaling_at
+            self._scaling_at = now
+            self._guarded("costs", lambda: self._measure(now, dt))
+            self._guarded("scaling", lambda: scaling.tick(now))
+        elif scaling.urgent:
+            self._guarded("scaling", lambda: scaling.tick_urgent(now))
+            self._want_status()
+
+    def _measure(self, now: float, dt_seconds: float) -> None:
+        for key in throughputs.tick(self.world, now, dt_seconds):
+            self.queue.mark(key)
+
     def _publish(self) -> None:
         world = self.world
         state = assemble(world.state, world.drafts, f"{world.state.epoch}.{self._counter + 1}")
@@ -297,4 +326,10 @@ class Core:
 
     def info(self) -> dict[str, Any]:
         """The queue, the world and the statuses."""
-        return {"queue": self.queue.info(), "published": self.published, **self.world.info(), "status": self._status.info()}
+        return {
+            "queue": self.queue.info(),
+            "published": self.published,
+            **self.world.info(),
+            "status": self._status.info(),
+            "scaling": None if self._scaling is None else self._scaling.info(),
+        }

@@ -36,7 +36,7 @@ def backend_facts(
     return facts.BackendFacts(
         in_force=world.in_force("cluster", name),
         in_pods=isinstance(entry.object, ModelBackend) and entry.object.spec.pods is not None,
-        endpoints=tuple(_endpoint(world, endpoint, now) for endpoint in endpoints.endpoints) if endpoints is not None else (),
+        endpoints=tuple(endpoint_facts(world, endpoint, now) for endpoint in endpoints.endpoints) if endpoints is not None else (),
         invalid=invalid(entry),
         refused_host=refused_host(world, entry.object) if isinstance(entry.object, ModelBackend) else None,
         failure=world.failures.get(entry.key),
@@ -47,6 +47,7 @@ def backend_facts(
         low_pressure=low_pressure,
         recent_requests=traffic.attempts,
         error_ratio=traffic.failed_ratio,
+        scaling=scaled.facts if (scaled := world.scaled.get(name)) is not None else None,
     )
 
 
@@ -55,7 +56,8 @@ def invalid(entry: Entry) -> str | None:
     return "; ".join(str(problem) for problem in entry.problems) or None
 
 
-def _endpoint(world: World, endpoint: Endpoint, now: float) -> facts.EndpointFacts:
+def endpoint_facts(world: World, endpoint: Endpoint, now: float) -> facts.EndpointFacts:
+    """Facts of one endpoint."""
     if not endpoint.inbound:
         return facts.EndpointFacts(id=endpoint.id, inbound=False, draining=endpoint.draining)
     load = world.loads.endpoint(endpoint.id, now)

@@ -41,10 +41,20 @@ class Metrics:
         self.weight_changes = Counter(
             "spillway_operator_weight_changes_total", "Routes whose effective weights were changed.", registry=registry
         )
+        self.scalings = Counter(
+            "spillway_operator_scalings_total",
+            "Changes of the number of replicas.",
+            ("backend", "direction"),
+            registry=registry,
+        )
         reports = Counter(
             "spillway_operator_load_reports_total", "Load reports, by what became of them.", ("outcome",), registry=registry
         )
         self.reports = {outcome: reports.labels(outcome=outcome.value) for outcome in ReportOutcome}
+
+    def count_scaling(self, cluster: str, before: int, after: int) -> None:
+        """A backend is to have other replicas."""
+        self.scalings.labels(backend=cluster, direction="up" if after > before else "down").inc()
 
     def count_report(self, outcome: ReportOutcome) -> None:
         """One report came in."""
@@ -87,6 +97,33 @@ class WorldCollector(Collector):
                 if factor != 1.0:
                     factors.add_metric((route, rule, cluster), factor)
         yield factors
+        yield from _scaling(world)
+
+
+def _scaling(world: World) -> Iterator[Metric]:
+    """What there is, should be and is needed, where replicas are scaled; and what tokens cost."""
+    scaled = world.scaled
+    measured = {name: each for name, each in scaled.items() if each.valid}
+    yield _labelled(
+        "backend_replicas", "Replicas that are ready.", "backend", {name: each.current for name, each in scaled.items()}
+    )
+    yield _labelled(
+        "backend_replicas_desired",
+        "Replicas that there should be.",
+        "backend",
+        {name: each.desired for name, each in scaled.items()},
+    )
+    needed = {name: max(each.need.flow or 0.0, each.need.backlog or 0.0) for name, each in measured.items()}
+    yield _labelled("backend_replicas_needed", "Replicas that the load takes at this moment, not rounded.", "backend", needed)
+    asked = {name: each.observed.tokens_per_second_asked or 0.0 for name, each in measured.items()}
+    yield _labelled("backend_asked_tokens_per_second", "Tokens asked for each second, prompts and answers.", "backend", asked)
+    held = {name: each.observed.held for name, each in scaled.items()}
+    yield _labelled("backend_held_requests", "Requests that wait for a first replica.", "backend", held)
+    learned = {name: each.learned for name, each in world.throughputs.items() if each.learned is not None}
+    text = "Tokens that a replica does in a second when it has all it can do."
+    yield _labelled("backend_replica_tokens_per_second", text, "backend", learned)
+    paid = {name: price for name, each in world.spending.items() if (price := each.per_million_tokens) is not None}
+    yield _labelled("backend_cost_per_million_tokens", "What a million tokens cost, as served.", "backend", paid)
 
 
 class StreamCollector(Collector):

@@ -21,9 +21,11 @@ from spillway_operator.api import (
     BackendStatus,
     BackendSummary,
     EndpointCounts,
+    MeasuredCost,
     ModelRoute,
     ObjectKey,
     ProxyCounts,
+    ReplicaCounts,
     RouteBackend,
     RouteStatus,
     RouteSummary,
@@ -154,12 +156,15 @@ class StatusPass:
         traffic = world.loads.backend_traffic(name, now)
         found = gather.backend_facts(world, entry, before, problems, traffic, self._low_pressure, now)
         endpoints = EndpointCounts(ready=backend_policies.ready_count(found), total=len(found.endpoints))
+        replicas = _replicas(world, name)
         return BackendStatus(
             observed_generation=entry.generation,
             conditions=settle(before.conditions, backend_policies.decide(found), generation=entry.generation, now=moment),
             endpoints=endpoints,
+            replicas=replicas,
             load=_load(world, name, traffic, demand, now),
-            summary=BackendSummary.of(endpoints),
+            cost=_cost(world, name),
+            summary=BackendSummary.of(endpoints, replicas),
         )
 
     # -- routes
@@ -225,7 +230,7 @@ def _alone(key: ObjectKey) -> Iterator[None]:
 def _lasting(status: Status) -> tuple[Any, ...]:
     """What must be written at once: everything but figures that move with the load."""
     if isinstance(status, BackendStatus):
-        return (status.observed_generation, status.conditions, status.endpoints)
+        return (status.observed_generation, status.conditions, status.endpoints, status.summary.replicas)
     weights = tuple((backend.name, backend.ready, backend.active) for backend in status.backends)
     return (status.observed_generation, status.conditions, status.proxies, weights)
 
@@ -249,6 +254,23 @@ def _load(world: World, name: str, traffic: TrafficRates, demand: dict[str, int]
         kv_cache_percent=_percent(load.kv_cache_ratio),
         tokens_per_second=None if load.tokens_per_second is None else round(load.tokens_per_second),
     )
+
+
+def _replicas(world: World, name: str) -> ReplicaCounts | None:
+    scaled = world.scaled.get(name)
+    if scaled is None:
+        return None
+    found = world.throughputs.get(name)
+    learned = found.learned if found is not None else None
+    return ReplicaCounts(
+        current=scaled.current, desired=scaled.desired, tokens_per_second=None if learned is None else round(learned)
+    )
+
+
+def _cost(world: World, name: str) -> MeasuredCost | None:
+    spending = world.spending.get(name)
+    price = spending.per_million_tokens if spending is not None else None
+    return None if price is None else MeasuredCost(per_million_tokens=f"{price:.2f}" if price >= 0.1 else f"{price:.3g}")
 
 
 def _percent(ratio: float | None) -> int | None:

@@ -12,8 +12,11 @@ from typing import Any
 from spillway_operator.api import ModelBackend, ModelRoute, ObjectKey
 from spillway_operator.balancing.weights import Course
 from spillway_operator.loads.store import LoadStore
-from spillway_operator.policies.facts import Conflict
+from spillway_operator.policies.facts import Conflict, ScalingFacts
 from spillway_operator.policies.hosts import AllowList
+from spillway_operator.scaling.cost import Spending
+from spillway_operator.scaling.needs import Need, Observed
+from spillway_operator.scaling.throughput import Throughput
 from spillway_operator.snapshot.builder import draft
 from spillway_operator.snapshot.ports import NodeSync, SnapshotPublisher
 from spillway_operator.snapshot.state import EncodedResource, SnapshotState
@@ -22,6 +25,18 @@ from spillway_operator.store import BACKEND, Store
 from spillway_wire.snapshot import Endpoints, Resource, ResourceKey, Weights
 
 RuleKey = tuple[str, str]  # (route, rule), the route as `namespace/name`
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """Where the scaling of one backend stands: what statuses, metrics and other autoscalers are told."""
+
+    facts: ScalingFacts
+    current: int = 0
+    desired: int = 0
+    need: Need = Need()  # noqa: RUF009 - frozen
+    observed: Observed = Observed(ready=0)  # noqa: RUF009 - frozen
+    valid: bool = False  # it was measured
 
 
 @dataclass(slots=True)
@@ -43,6 +58,12 @@ class World:
     courses: dict[RuleKey, dict[str, Course]] = field(default_factory=dict)  # by cluster, with what the next step must know
     factors: dict[RuleKey, dict[str, float]] = field(default_factory=dict)  # by cluster, as computed
     published_factors: dict[RuleKey, dict[str, float]] = field(default_factory=dict)  # ... as proxies have them
+    scaled: dict[str, Scaled] = field(default_factory=dict)  # by cluster, of those that declare scaling
+    throughputs: dict[str, Throughput] = field(default_factory=dict)  # by cluster: what one replica does
+    spending: dict[str, Spending] = field(default_factory=dict)  # by cluster, of those that declare a cost
+    published_costs: dict[str, float] = field(
+        default_factory=dict
+    )  # by cluster: of a million tokens, as measured, as proxies have it
 
     def set_draft(self, resource: Resource) -> None:
         """Keep a resource for the next state. Raises `UndecodableResourceError`."""

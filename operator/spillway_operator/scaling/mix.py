@@ -8,9 +8,10 @@ there, and none is started for the time that takes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+from spillway_operator.scaling.cost import per_million_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +29,6 @@ class Option:
     def per_million_tokens(self) -> float:
         """Price of a million tokens, of a replica that has all it can do."""
         return per_million_tokens(self.hourly, self.tokens_per_second)
-
-
-def per_million_tokens(hourly: float, tokens_per_second: float) -> float:
-    """What a million tokens cost at so many of them a second."""
-    return hourly / 3600.0 / tokens_per_second * 1e6
 
 
 def needs(options: Iterable[Option], tokens_per_second: float) -> dict[str, float]:
@@ -61,10 +57,3 @@ def groups(sharing: Iterable[Sequence[str]]) -> list[set[str]]:
                 apart.append(group)
         found = [*apart, merged]
     return found
-
-
-def worth_telling(told: float | None, cost: float | None, step_ratio: float = 0.1) -> bool:
-    """Whether a cost has moved so far that everybody who goes by it should hear."""
-    if told is None or cost is None or told <= 0 or cost <= 0:
-        return told != cost
-    return abs(math.log(cost / told)) > math.log1p(step_ratio)

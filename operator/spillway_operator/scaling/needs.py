@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+BY_TOKENS: Final = "TokenDemand"
 SPEED_SHARE: Final = 0.8  # of its full speed that a replica is meant to run at: queues grow without bound as it comes near 1
 DRAIN_SECONDS: Final = 300.0  # in which what waits is to be worked off
 
@@ -62,7 +63,7 @@ class Need:
 def need(observed: Observed, targets: Targets) -> Need:
     """How many replicas each signal asks for, and the highest."""
     flows = [
-        ("TokenDemand", _token_demand(observed)),
+        (BY_TOKENS, _token_demand(observed)),
         ("GPUUtilization", _share(observed.ready, observed.gpu_ratio, targets.gpu_ratio)),
         ("KVCache", _share(observed.ready, observed.kv_cache_ratio, targets.kv_cache_ratio)),
     ]

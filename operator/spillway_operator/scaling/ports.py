@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -40,5 +40,5 @@ class ScaleTargets(Protocol):
     def scale(self, ref: TargetRef, replicas: int) -> None:
         """Ask for so many replicas. Carried out in the background, the latest call wins; the outcome shows in `state`."""
 
-    def retain(self, refs: Collection[TargetRef]) -> None:
-        """Keep these targets' states fresh, and forget all others."""
+    def retain(self, refs: Mapping[TargetRef, str]) -> None:
+        """Keep these targets' states fresh, and forget all others. With each the backend (`namespace/name`) that has its replicas."""

@@ -18,8 +18,16 @@ def wire_name(key: ObjectKey) -> str:
     return f"{key.namespace}/{key.name}"
 
 
-def cluster_of(backend: ModelBackend, networks_for: Callable[[str], tuple[str, ...]] = lambda _: ()) -> wire.Cluster:
-    """The cluster that a backend is to proxies. `networks_for`: where the addresses of an external host may be beside the internet."""
+def cluster_of(
+    backend: ModelBackend,
+    networks_for: Callable[[str], tuple[str, ...]] = lambda _: (),
+    measured_per_million_tokens: float | None = None,
+) -> wire.Cluster:
+    """The cluster that a backend is to proxies.
+
+    `networks_for`: where the addresses of an external host may be beside the internet. `measured_per_million_tokens`: what tokens of a
+    backend cost that is paid by the hour.
+    """
     spec = backend.spec
     health = spec.effective_health
     return wire.Cluster(
@@ -32,17 +40,17 @@ def cluster_of(backend: ModelBackend, networks_for: Callable[[str], tuple[str, .
         if health is None
         else wire.Health(path=health.path, interval_seconds=health.interval.seconds, timeout_seconds=health.timeout.seconds),
         external=None if spec.external is None else _external(spec.external, networks_for(spec.external.address.host)),
-        cost=None if spec.cost is None else _cost(spec.cost),
+        cost=None if spec.cost is None else _cost(spec.cost, measured_per_million_tokens),
     )
 
 
-def _cost(cost: Cost) -> wire.Cost | None:
-    """Declared prices; what an hour costs says nothing of a token."""
-    if cost.input_per_million_tokens is None or cost.output_per_million_tokens is None:
-        return None
+def _cost(cost: Cost, measured: float | None) -> wire.Cost | None:
+    """Declared prices; where an hour is paid for, what a token was measured to cost, of a prompt or an answer."""
+    if cost.gpu_hourly is not None:
+        return None if measured is None else wire.Cost(input_per_million_tokens=measured, output_per_million_tokens=measured)
     return wire.Cost(
-        input_per_million_tokens=float(cost.input_per_million_tokens),
-        output_per_million_tokens=float(cost.output_per_million_tokens),
+        input_per_million_tokens=float(cost.input_per_million_tokens or 0),
+        output_per_million_tokens=float(cost.output_per_million_tokens or 0),
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from spillway_operator.scaling.mix import Option, groups, needs, per_million_tokens, worth_telling
+from spillway_operator.scaling.cost import Spending, per_million_tokens, worth_telling
+from spillway_operator.scaling.mix import Option, groups, needs
 
 
 def l4(ready: int = 0, asked_for: int | None = None, most: int = 4) -> Option:
@@ -55,3 +56,14 @@ def test_backends_that_share_anything_are_one_group():
 )
 def test_a_cost_is_told_when_it_has_moved(told: float | None, cost: float | None, expected: bool):
     assert worth_telling(told, cost) is expected
+
+
+def test_what_was_paid_is_over_what_was_served():
+    spending = Spending()
+    assert spending.per_million_tokens is None
+    for _ in range(1000):
+        spending.add(2.0, 2 * 3.6 / 3600, 500.0)  # two replicas, half busy
+    assert spending.per_million_tokens == pytest.approx(4.0)
+    for _ in range(300):
+        spending.add(2.0, 2 * 3.6 / 3600, 2000.0)
+    assert 1.0 < (spending.per_million_tokens or 0.0) < 1.4
