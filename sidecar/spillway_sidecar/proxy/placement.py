@@ -101,9 +101,10 @@ class Placement(Exchange):
         for pool in asked(self.rule, self.facts.type, backend):
             arrivals = pool.arrivals
             if arrivals is not None:
-                if backend is not None and arrivals.quiet and not any(is_there(target) for target in pool.targets):
-                    self.router.waiting.woken()
+                first = arrivals.quiet
                 self.asked = (*self.asked, (arrivals, arrivals.add(self.facts.prompt_tokens)))
+                if first and backend is not None and not any(is_there(target) for target in pool.targets):
+                    self.router.waiting.woken()
 
     def put_right(self, prompt_tokens: int, output_tokens: int) -> None:
         """It has ended: what it was as demand is known, if there was an answer."""

@@ -87,22 +87,30 @@ class WaitingRoom:
 
     def hold(self, exchange: Placement, fields: Fields | None = None) -> Refusal | None:
         """Lets a request for which there is no endpoint wait for one, or says that there is nowhere to go."""
-        site, rule = self._site, exchange.rule
-        backend = asleep(rule, exchange.facts.type) if exchange.route.flow.max_requests else None
-        if backend is None:
-            return nowhere(rule, site)
-        lane = self._lane(exchange.route, rule, exchange.facts.type)
-        lane.sleep(backend, site.now)
+        site = self._site
+        if not self.holds(exchange):
+            return nowhere(exchange.rule, site)
+        lane = self._lane(exchange.route, exchange.rule, exchange.facts.type)
+        backend = asleep(lane.rule, lane.type)  # a snapshot may have brought an endpoint since the request began
+        if backend is not None:
+            self._sleep(lane, backend)
         before = exchange.ticket
         full = self.enter(exchange, fields)
-        if full is not None:
-            if not lane.queue.waiting:
-                lane.wake(site.now)
-        elif before is None:
+        if full is not None and lane.asleep is not None and not lane.queue.waiting:
+            lane.wake(site.now)
+        if full is None and before is None and backend is not None:
             self.held_total[backend.name] = self.held_total.get(backend.name, 0) + 1
             if lane.queue.waiting == 1:
                 self.woken()
         return full
+
+    def _sleep(self, lane: Lane, backend: Backend[Pool[Target]]) -> None:
+        """Whoever waits there is held from now on."""
+        before, waiting = lane.asleep, lane.queue.waiting
+        lane.sleep(backend, self._site.now)
+        if before is None and waiting:
+            self.held_total[backend.name] = self.held_total.get(backend.name, 0) + waiting
+            self.woken()
 
     def holds(self, exchange: Placement) -> bool:
         """Whether a request that finds no endpoint would be held."""
@@ -219,7 +227,7 @@ class WaitingRoom:
         now = self._site.now
         backend = asleep(lane.rule, lane.type) if lane.queue.waiting else None
         if backend is not None:
-            lane.sleep(backend, now)
+            self._sleep(lane, backend)
         elif lane.asleep is not None:
             lane.wake(now)
             self._ramps = {target: since for target, since in self._ramps.items() if now - since < SLOW_START_SECONDS}

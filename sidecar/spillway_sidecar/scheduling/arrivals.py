@@ -14,7 +14,7 @@ ANSWER_GAIN: Final = 0.05
 
 
 class Arrivals:
-    """Tokens since the last `drain`. `quiet`: there was none in the one before."""
+    """Tokens since the last `drain`. `quiet`: none since then, nor between that and the one before."""
 
     __slots__ = ("_tokens", "answer_tokens", "quiet")
 
@@ -27,6 +27,7 @@ class Arrivals:
         """A request has come; returns what it counts for."""
         tokens = prompt_tokens + int(self.answer_tokens)
         self._tokens += tokens
+        self.quiet = False
         return tokens
 
     def correct(self, counted: int, prompt_tokens: int, answer_tokens: int) -> None:
