@@ -134,7 +134,9 @@ def test_each_rule_is_in_the_schema_with_a_message_that_says_what_to_do(kind: st
     written = [entry for _, node in nodes(structural(kind)) for entry in node.get(CEL_RULES, [])]
     assert len({rule.name for rule in rules}) == len(rules)
     for rule in rules:
-        (entry,) = [entry for entry in written if entry["rule"] == rule.cel]
+        alike = [entry for entry in written if entry["rule"] == rule.cel]
+        assert len(alike) == sum(other.cel == rule.cel for other in rules)
+        entry = next(entry for entry in alike if entry["message"] == rule.message)
         assert entry["message"] == rule.message
         assert "\n" not in rule.message
         assert ":" in rule.message, "what is wrong: what to do"

@@ -19,6 +19,7 @@ ROUND_ROBIN = {"profile": "RoundRobin", "scorers": [{"name": "Load"}]}
 NO_SCORER = {"scorers": [{"name": "Load", "weight": 0}]}
 NO_SESSION = {"sessionHeader": "x-session", "scorers": [{"name": "Load"}]}
 SCALING = {"targetRef": {"name": "llama"}, "maxReplicas": 4}
+NIGHT = {"name": "night", "start": "22:00", "end": "06:00"}
 LEVELS = ({"name": "a"}, {"name": "b", "priority": 1})
 
 
@@ -49,6 +50,21 @@ EXAMPLES: tuple[Document, ...] = (
     backend(scaling=SCALING | {"replicas": 5}),
     backend(scaling=SCALING | {"idleAfter": LONG}),
     backend(scaling=SCALING | {"holdTimeout": LONG}),
+    backend(scaling=SCALING | {"schedules": [NIGHT | {"minReplicas": 2}] * 2}),
+    backend(scaling=SCALING | {"schedules": [NIGHT | {"minReplicas": 2, "timeZone": "Europe/Nowhere"}]}),
+    backend(scaling=SCALING | {"schedules": [NIGHT | {"minReplicas": 5}]}),
+    backend(scaling=SCALING | {"schedules": [NIGHT]}),
+    backend(scaling=SCALING | {"schedules": [NIGHT | {"maxReplicas": 2, "lead": "5m"}]}),
+    backend(scaling=SCALING | {"schedules": [NIGHT | {"minReplicas": 2, "lead": LONG}]}),
+    route(schedules=[NIGHT | {"weights": {"fast": 2}}] * 2),
+    route(schedules=[NIGHT | {"weights": {"fast": 2}, "timeZone": "Europe/Nowhere"}]),
+    route(schedules=[NIGHT]),
+    route(schedules=[NIGHT | {"weights": {"fast": 2, "slow": 1}}]),
+    route(schedules=[NIGHT | {"weights": {"fast": 0}}]),
+    route(schedules=[NIGHT | {"scheduling": ROUND_ROBIN}]),
+    route(schedules=[NIGHT | {"scheduling": NO_SCORER}]),
+    route(schedules=[NIGHT | {"scheduling": NO_SESSION}]),
+    route(schedules=[NIGHT | {"scheduling": {"profile": "Balanced"}}]),
     _rules(rule("a", matches=CHAT), rule("a")),
     _rules(rule("a"), rule("b")),
     _rules(rule("a", *WEIGHTLESS)),

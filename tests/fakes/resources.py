@@ -95,6 +95,19 @@ _scale_rules = _some(
     ),
     selectPolicy=st.sampled_from(["Max", "Min", "Disabled"]),
 )
+_windows: Document = {
+    "timeZone": st.sampled_from(["UTC", "Europe/Berlin", "America/Argentina/Ushuaia"]),
+    "days": st.lists(st.sampled_from(["Mon", "Sat", "Sun"]), unique=True),
+}
+_clock = st.builds("{:02d}:{:02d}".format, st.integers(0, 23), st.integers(0, 59))
+
+
+def _schedules(**says: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Document]]:
+    """One or two schedules that say all of it."""
+    required = {"name": _labels, "start": _clock, "end": _clock, **says}
+    return st.lists(st.fixed_dictionaries(required, optional=_windows), max_size=2, unique_by=lambda each: str(each["name"]))
+
+
 _scaling = st.fixed_dictionaries(
     {
         "targetRef": st.fixed_dictionaries({"name": _subdomains}, optional={"kind": st.just("StatefulSet")}),
@@ -111,6 +124,7 @@ _scaling = st.fixed_dictionaries(
         "idleAfter": _durations,
         "holdTimeout": _durations,
         "forecast": st.sampled_from(["None", "Daily"]),
+        "schedules": _schedules(minReplicas=st.integers(0, 5), lead=_durations),
     },
 )
 _in_pods = st.fixed_dictionaries(
@@ -221,6 +235,7 @@ _route_specs = st.fixed_dictionaries(
             hedgePercent=st.integers(0, 100),
             continueStreams=st.booleans(),
         ),
+        "schedules": _schedules(scheduling=_some(profile=st.sampled_from(["NodeLoad", "RoundRobin"]))),
     },
 )
 

@@ -25,6 +25,8 @@ CONDITION_WORD_PATTERN: Final = r"^[A-Za-z][A-Za-z0-9]*$"
 MONEY_PATTERN: Final = r"^[0-9]{1,7}(\.[0-9]{1,6})?$"
 API_VERSION_PATTERN: Final = r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?v[0-9]+((alpha|beta)[0-9]+)?$"
 CURRENCY_PATTERN: Final = r"^[A-Z]{3}$"
+CLOCK_PATTERN: Final = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"
+TIME_ZONE_PATTERN: Final = r"^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$"
 DURATION_PATTERN: Final = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"
 
 DnsLabel = Annotated[str, Field(min_length=1, max_length=63, pattern=LABEL_PATTERN)]
@@ -53,5 +55,7 @@ PATTERN_HINTS: Final[dict[str, str]] = {
     MONEY_PATTERN: 'write an amount with at most six digits after the point, in quotes, e.g. "0.60"',
     API_VERSION_PATTERN: "write group/version, e.g. apps/v1",
     CURRENCY_PATTERN: "write the currency's three letters, e.g. USD",
+    CLOCK_PATTERN: 'write a time of day with two digits each, in quotes, e.g. "06:30"',
+    TIME_ZONE_PATTERN: 'write the name of an IANA time zone, e.g. "Europe/Berlin"',
     DURATION_PATTERN: 'write a number with a unit (ms, s, m, h), e.g. "500ms", "10s", "1m30s"',
 }

@@ -26,6 +26,8 @@ from spillway_operator.api.fields import (
 from spillway_operator.api.lists import ATOMIC, ListMap, ListSet, repeats
 from spillway_operator.api.meta import Conditions, ResourceModel
 from spillway_operator.api.rules import Location, Rule, check_spec
+from spillway_operator.api.schedules import MAX_SCHEDULES, RouteSchedule
+from spillway_operator.api.schedules import ROUTE_RULES as SCHEDULE_RULES
 from spillway_operator.api.scheduling import RULES as SCHEDULING_RULES
 from spillway_operator.api.scheduling import Scheduling
 from spillway_wire.names import RequestType
@@ -330,6 +332,7 @@ RULES: Final = (
         find=_reversed_range,
     ),
     *SCHEDULING_RULES,
+    *SCHEDULE_RULES,
 )
 
 
@@ -347,6 +350,9 @@ class RouteSpec(SpecModel):
     flow_control: FlowControl = Field(default=FlowControl(), description="How requests wait when every endpoint is busy.")
     scheduling: Scheduling | None = Field(
         default=None, description="By what endpoints and backends are chosen; the predicted wait where left out."
+    )
+    schedules: Annotated[tuple[RouteSchedule, ...], Field(max_length=MAX_SCHEDULES), ATOMIC] = Field(
+        default=(), description="Other weights and scorers at some hours of some days. The first that is open counts."
     )
 
     @model_validator(mode="after")

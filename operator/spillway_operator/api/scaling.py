@@ -17,6 +17,7 @@ from spillway_operator.api.durations import Duration
 from spillway_operator.api.fields import API_VERSION_PATTERN, CONDITION_WORD_PATTERN, DnsSubdomain
 from spillway_operator.api.lists import ATOMIC
 from spillway_operator.api.rules import Location, Rule
+from spillway_operator.api.schedules import MAX_SCHEDULES, REPLICA_RULES, ReplicaSchedule
 
 MAX_REPLICAS: Final = 1000
 
@@ -150,6 +151,9 @@ class Scaling(SpecModel):
         default=Forecast.NONE,
         description="Daily: what was asked for at this time on earlier days raises the least ahead of time; it never lowers anything.",
     )
+    schedules: Annotated[tuple[ReplicaSchedule, ...], Field(max_length=MAX_SCHEDULES), ATOMIC] = Field(
+        default=(), description="Fewest and most replicas at some hours of some days. The first that is open counts."
+    )
 
     @property
     def effective_target(self) -> Target:
@@ -192,4 +196,5 @@ RULES: Final = (
         find=lambda scaling: _above(scaling, "replicas") if "replicas" in scaling else (),
         field=".replicas",
     ),
+    *REPLICA_RULES,
 )

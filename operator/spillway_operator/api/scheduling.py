@@ -78,6 +78,13 @@ def _nowhere_to_compare(spec: dict[str, Any]) -> Iterator[Location]:
         yield ("scheduling",)
 
 
+def _nowhere_to_compare_then(spec: dict[str, Any]) -> Iterator[Location]:
+    if not any(_compares(rule) for rule in spec["rules"]):
+        for index, schedule in enumerate(spec.get("schedules", ())):
+            if chooses_backends(schedule.get("scheduling")):
+                yield "schedules", index, "scheduling"
+
+
 def _turns_and_scorers(scheduling: dict[str, Any]) -> Iterator[Location]:
     if scheduling["profile"] == SchedulingProfile.ROUND_ROBIN and scheduling.get("scorers"):
         yield ("scorers",)
@@ -100,24 +107,28 @@ _CHOOSES_BACKENDS: Final = (
     "has(self.scheduling) && (self.scheduling.profile == 'Balanced' || (has(self.scheduling.scorers)"
     " && self.scheduling.scorers.exists(s, s.weight > 0 && s.name in ['Latency', 'SuccessRate', 'Cost'])))"
 )
+_COMPARES: Final = "self.rules.exists(r, r.backendRefs.exists(a, r.backendRefs.filter(b, b.priority == a.priority).size() > 1))"
 
 
-def _in_rule(find: Finder) -> Finder:
+def _in_entry(find: Finder) -> Finder:
     """The same finder for the node around."""
-    return lambda rule: [("scheduling", *at) for at in find(rule["scheduling"])] if "scheduling" in rule else ()
+    return lambda entry: [("scheduling", *at) for at in find(entry["scheduling"])] if "scheduling" in entry else ()
 
 
-def _own(name: str, cel: str, message: str, find: Finder, field: str) -> tuple[Rule, Rule]:
-    """A rule about `scheduling` alone, for the route's and for a rule's. In `cel`, `$` is the object."""
+def _own(name: str, cel: str, message: str, find: Finder, field: str) -> tuple[Rule, ...]:
+    """A rule about `scheduling` alone, for the route's, a rule's and a schedule's. In `cel`, `$` is the object."""
     return (
         Rule(name, "spec.scheduling", cel.replace("$", "self"), message, find, field),
-        Rule(
-            f"{name}-in-rule",
-            "spec.rules[]",
-            f"!has(self.scheduling) || {cel.replace('$', 'self.scheduling')}",
-            message,
-            _in_rule(find),
-            f".scheduling{field}",
+        *(
+            Rule(
+                f"{name}-in-{place}",
+                f"spec.{place}s[]",
+                f"!has(self.scheduling) || {cel.replace('$', 'self.scheduling')}",
+                message,
+                _in_entry(find),
+                f".scheduling{field}",
+            )
+            for place in ("rule", "schedule")
         ),
     )
 
@@ -147,8 +158,7 @@ RULES: Final = (
     Rule(
         name="backends-to-compare",
         path="spec",
-        cel=f"!({_CHOOSES_BACKENDS}) || self.rules.exists(r,"
-        " r.backendRefs.exists(a, r.backendRefs.filter(b, b.priority == a.priority).size() > 1))",
+        cel=f"!({_CHOOSES_BACKENDS}) || {_COMPARES}",
         message="Balanced, Latency, SuccessRate and Cost compare backends of one priority, and no rule has two of one: remove them, or give"
         " two backends the same priority",
         find=_nowhere_to_compare,
@@ -163,5 +173,15 @@ RULES: Final = (
         " give two backends the same priority",
         find=_nothing_to_compare,
         field=".scheduling",
+    ),
+    Rule(
+        name="backends-to-compare-in-schedule",
+        path="spec",
+        cel="!has(self.schedules) || !self.schedules.exists(schedule,"
+        f" {_CHOOSES_BACKENDS.replace('self.', 'schedule.')}) || {_COMPARES}",
+        message="in a schedule Balanced, Latency, SuccessRate and Cost compare backends of one priority, and no rule has two of one:"
+        " remove them, or give two backends the same priority",
+        find=_nowhere_to_compare_then,
+        field=".schedules",
     ),
 )
