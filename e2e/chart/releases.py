@@ -30,6 +30,7 @@ EVERYTHING = (
     "gateway.providerSecrets[1].namespace=ml",
     "gateway.providerSecrets[1].name=other",
     "gateway.providerSecrets[1].secret=ml-other",
+    "externalMetrics.enabled=true",
     "networkPolicy.operatorEgress.enabled=true",
     "networkPolicy.clientsFrom[0].podSelector.matchLabels.a=b",
     "images.pullSecrets[0].name=registry",

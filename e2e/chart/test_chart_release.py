@@ -49,7 +49,7 @@ def test_the_certificate_is_for_the_services_and_from_the_authority(
     folder = tmp_path_factory.mktemp("tls")
     for name, text in certificate(release.kubectl).items():
         (folder / name).write_bytes(base64.b64decode(text))
-    for service in ("operator", "webhook"):
+    for service in ("operator", "webhook", "external-metrics"):
         subprocess.run(
             ["openssl", "verify", "-x509_strict", "-CAfile", folder / "ca.crt", "-verify_hostname",
              f"{NAME}-{service}.{release.kubectl.namespace}.svc", folder / "tls.crt"],

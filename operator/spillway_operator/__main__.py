@@ -35,6 +35,7 @@ from spillway_operator.policies.hosts import AllowList
 from spillway_operator.reconcile.core import Core
 from spillway_operator.reconcile.metrics import Metrics, StreamCollector, WorldCollector
 from spillway_operator.reconcile.scaling import ScalingLoop
+from spillway_operator.reconcile.signals import SignalCollector
 from spillway_operator.reconcile.status import StatusPass, StoreSink
 from spillway_operator.reconcile.world import World
 from spillway_operator.settings import Settings
@@ -94,6 +95,7 @@ class Operator:
             publisher=self.discovery if cluster is None else cluster.gate(self.discovery),
             allowed_hosts=AllowList.of(settings.source.allowed_hosts),
             state=SnapshotState(version=f"{epoch}.0", epoch=epoch),
+            wall_clock=_now,
         )
         file_targets = FileTargets(settings.source.targets_file, settings.source.scale_file)
         self.core = Core(
@@ -101,7 +103,6 @@ class Operator:
             scaling=ScalingLoop(
                 world,
                 file_targets if cluster is None else cluster.targets,
-                wall_clock=_now,
                 leads=_always if cluster is None else cluster.leads,
                 on_change=metrics.count_scaling,
             ),
@@ -115,6 +116,7 @@ class Operator:
             alone=cluster is None,
         )
         registry.register(WorldCollector(world, self.core.queue))
+        registry.register(SignalCollector(world, self._clock))
         registry.register(StreamCollector(self.discovery.info))
         self.store.watch(self.core.on_change)
         self.discovery.attach(self.core)

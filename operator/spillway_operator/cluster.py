@@ -26,20 +26,23 @@ from spillway_operator.discovery.auth import Authenticator, LoopbackAuthenticato
 from spillway_operator.discovery.gate import LeaderGate
 from spillway_operator.discovery.server import DiscoveryServer
 from spillway_operator.discovery.tls import CertificateFiles, ServerCertificate
+from spillway_operator.external_metrics.server import ExternalMetricsServer
 from spillway_operator.kube.access import KubeAccess
 from spillway_operator.kube.api import KubeApi
 from spillway_operator.kube.deletion_cost import DeletionCosts, Replica
 from spillway_operator.kube.events import EventRecorder
+from spillway_operator.kube.leader_label import LeaderLabel
 from spillway_operator.kube.lease import Election
 from spillway_operator.kube.metrics import ClusterCollector
 from spillway_operator.kube.reviews import TokenReviews
 from spillway_operator.kube.scale import KubeScaleTargets
 from spillway_operator.kube.status import ApplySink
 from spillway_operator.reconcile.core import Core
+from spillway_operator.reconcile.signals import signals
 from spillway_operator.reconcile.status import StatusPass
 from spillway_operator.reconcile.world import World
 from spillway_operator.scaling.ports import TargetRef
-from spillway_operator.settings import Settings
+from spillway_operator.settings import ClusterSettings, Settings
 from spillway_operator.snapshot.translate import wire_name
 from spillway_operator.sources.kubernetes import KubernetesSource
 from spillway_operator.store import BACKEND, ROUTE, Store
@@ -80,6 +83,7 @@ class Cluster:
         self._settings = settings
         self._store = store
         self._clock = clock
+        self._wall_clock = wall_clock
         self.api = KubeApi(access)
         self.election = Election(
             self.api,
@@ -126,6 +130,8 @@ class Cluster:
             if mine.certificate is not None and mine.key is not None
             else None
         )
+        self.label = LeaderLabel(self.api, namespace=mine.lease_namespace, pod=identity, leads=self.leads)
+        self.external_metrics = self._external_metrics(mine)
         self._core: Core | None = None
         self._status: LeaderStatusPass | None = None
         self._discovery: DiscoveryServer | None = None
@@ -137,6 +143,21 @@ class Cluster:
         self._expected_nodes = 0
 
     # -- assembly
+
+    def _external_metrics(self, mine: ClusterSettings) -> ExternalMetricsServer | None:
+        """The external metrics API, where it is asked for."""
+        if mine.external_metrics_port is None or mine.certificate is None or mine.key is None:
+            return None
+        files = CertificateFiles(mine.certificate, mine.key)
+        return ExternalMetricsServer(
+            self.api,
+            certificate=lambda: ServerCertificate(files),
+            host=self._settings.listen.host,
+            port=mine.external_metrics_port,
+            found=lambda namespace: () if self._core is None else signals(self._core.world, self._clock(), namespace),
+            leads=self.leads,
+            wall_clock=self._wall_clock,
+        )
 
     def gate(self, discovery: DiscoveryServer) -> LeaderGate:
         """The publisher for the core."""
@@ -291,6 +312,8 @@ class Cluster:
         jobs: list[Coroutine[Any, Any, None]] = [self._keep_door(), *(part.run() for part in parts)]
         if self.certificate is not None:
             jobs.append(self.certificate.follow())
+        if self.external_metrics is not None:
+            jobs += [self.external_metrics.run(), self.label.run()]
         tasks = [asyncio.create_task(job) for job in jobs]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -321,6 +344,9 @@ class Cluster:
             "events": self.events.info(),
             "scale": self.targets.info(),
             "deletion_costs": self.costs.info(),
+            "external_metrics": None
+            if self.external_metrics is None
+            else {**self.external_metrics.info(), "leader_label": self.label.info()},
             "token_reviews": self.reviews.info(),
             "tls": self.certificate.info() if self.certificate is not None else None,
         }

@@ -27,7 +27,7 @@ SELF_EVIDENT = {
     "priorityClassName", "topologyKey", "maxSkew", "whenUnsatisfiable", "podDisruptionBudget", "maxUnavailable", "serviceAccount",
     "annotations", "port", "autoscaling", "minReplicas", "maxReplicas", "targetCPUUtilizationPercentage", "ports", "memoryRequest",
     "memoryLimit", "certManager", "renewBefore", "duration", "operatorEgress", "rules", "dashboard", "grafana_dashboard", "memory",
-    "topologySpreadConstraints", "type", "enabled", "env", "create", "cpuRequest", "scaling",
+    "topologySpreadConstraints", "type", "enabled", "env", "create", "cpuRequest", "scaling", "externalMetrics",
 }  # fmt: skip
 
 

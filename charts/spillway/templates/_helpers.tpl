@@ -19,6 +19,7 @@
 {{- define "spillway.operator.name" -}}{{ include "spillway.fullname" . }}-operator{{- end }}
 {{- define "spillway.gateway.name" -}}{{ include "spillway.fullname" . }}-gateway{{- end }}
 {{- define "spillway.webhook.name" -}}{{ include "spillway.fullname" . }}-webhook{{- end }}
+{{- define "spillway.externalMetrics.name" -}}{{ include "spillway.fullname" . }}-external-metrics{{- end }}
 {{- define "spillway.injection.name" -}}{{ include "spillway.fullname" . }}-injection{{- end }}
 {{- define "spillway.tls.name" -}}
 {{- if eq .Values.certificates.from "secret" -}}
@@ -40,7 +41,7 @@
 {{- define "spillway.operator.url" -}}https://{{ include "spillway.operator.host" . }}:8083{{- end }}
 {{- define "spillway.tls.hosts" -}}
 {{- $hosts := list -}}
-{{- range $service := list (include "spillway.operator.name" .) (include "spillway.webhook.name" .) -}}
+{{- range $service := list (include "spillway.operator.name" .) (include "spillway.webhook.name" .) (include "spillway.externalMetrics.name" .) -}}
 {{- $hosts = concat $hosts (list (printf "%s.%s.svc" $service $.Release.Namespace) (printf "%s.%s.svc.cluster.local" $service $.Release.Namespace)) -}}
 {{- end -}}
 {{- toJson $hosts -}}
@@ -148,6 +149,9 @@ readOnlyRootFilesystem: true
 - --webhook-port=9443
 - --injection-config=/etc/spillway/injection.json
 - --operator-ca-file=/var/run/spillway/tls/ca.crt
+{{- end }}
+{{- if .Values.externalMetrics.enabled }}
+- --external-metrics-port=6443
 {{- end }}
 {{- end }}
 

@@ -60,6 +60,7 @@ class _Asked:
     replicas: int
     basis: int | None  # the replicas that the decision was made on
     at: float
+    again_at: float  # the same was asked for last
 
 
 @dataclass(slots=True)
@@ -133,7 +134,11 @@ class KubeScaleTargets:
         target = self._targets.get(ref)
         if target is None or not self._may_write():
             return
-        target.asked = _Asked(replicas, target.replicas if target.seen else None, self._clock())
+        asked, now = target.asked, self._clock()
+        if asked is not None and asked.replicas == replicas:
+            asked.again_at = now
+            return
+        target.asked = _Asked(replicas, target.replicas if target.seen else None, now, now)
         if target.task is None:
             target.task = asyncio.create_task(self._carry_out(target), name=f"scale {ref}")
 
@@ -300,7 +305,7 @@ class KubeScaleTargets:
             target.asked = target.task = None
 
     def _wanted(self, asked: _Asked) -> bool:
-        return self._may_write() and self._clock() - asked.at <= self._pace.fresh_seconds
+        return self._may_write() and self._clock() - asked.again_at <= self._pace.fresh_seconds
 
     def _delay(self, failures: int) -> float:
         pace = self._pace

@@ -16,6 +16,7 @@ from spillway.run.standalone import Standalone, parse
 from spillway_operator.kube.metrics import ClusterCollector
 from spillway_operator.policies import reasons
 from spillway_operator.reconcile.metrics import StreamCollector, WorldCollector
+from spillway_operator.reconcile.signals import SignalCollector
 from spillway_sidecar import secrets
 from spillway_sidecar.__main__ import Proxy
 from spillway_sidecar.proxy import upstream
@@ -136,6 +137,7 @@ def test_every_metric_of_a_proxy_is_described():
 def test_every_metric_of_the_operator_is_described():
     bench = Bench()
     bench.registry.register(WorldCollector(bench.world, bench.core.queue))
+    bench.registry.register(SignalCollector(bench.world, lambda: 0.0))
     bench.registry.register(StreamCollector(dict))
     assert exposed(bench.registry) == described("Operator")
 
