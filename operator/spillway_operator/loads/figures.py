@@ -71,6 +71,7 @@ class ClusterDemand:
     held: int = 0  # requests that wait for its first endpoint
     held_tokens: int = 0
     arrived_tokens_per_second: float = 0.0  # over the window; retries are asked once
+    partial: bool = False  # a router that had requests there is connected and has fallen silent: its share is unknown
 
 
 @dataclass(frozen=True, slots=True)

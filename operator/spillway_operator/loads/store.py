@@ -186,11 +186,12 @@ class LoadStore:
     def demand(self, now: float) -> dict[str, int] | None:
         """Requests that all fresh routers together have under way, by cluster; None when no router reports at all."""
         asked = self.asked(now)
-        return None if asked is None else {cluster: each.in_flight for cluster, each in asked.items()}
+        return None if asked is None else {cluster: each.in_flight for cluster, each in asked.items() if each.in_flight}
 
     def asked(self, now: float) -> dict[str, ClusterDemand] | None:
         """What all fresh routers together are asked for, by cluster; None when no router reports at all."""
         totals: dict[str, list[int]] = {cluster: [0, 0, 0] for cluster in self._arrived}
+        unheard: set[str] = set()
         heard = False
         for record in self._nodes.values():
             if now - record.heard_at < self._stale_seconds:
@@ -200,13 +201,17 @@ class LoadStore:
                     total[0] += entry.in_flight
                     total[1] += entry.held
                     total[2] += entry.held_tokens
+            else:
+                unheard.update(entry.cluster for entry in record.demand)
         if not heard:
             return None
         return {
             cluster: ClusterDemand(
-                in_flight, held, held_tokens, self._arrived[cluster].per_second(now) if cluster in self._arrived else 0.0
+                *totals.get(cluster, (0, 0, 0)),
+                arrived_tokens_per_second=self._arrived[cluster].per_second(now) if cluster in self._arrived else 0.0,
+                partial=cluster in unheard,
             )
-            for cluster, (in_flight, held, held_tokens) in totals.items()
+            for cluster in totals.keys() | unheard
         }
 
     def problems(self) -> dict[str, tuple[NodeProblem, ...]]:

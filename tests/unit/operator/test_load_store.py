@@ -229,6 +229,29 @@ def test_demand_is_summed_over_routers_that_report():
     assert store.demand(103.5) == {"default/x": 4}
 
 
+def test_what_is_held_and_what_comes_is_summed_too():
+    store = LoadStore()
+    for sequence, name in enumerate(("a", "b"), 1):
+        demand = Demand("default/x", held=10 * sequence, held_tokens=1000, arrived_tokens=5000)
+        store.accept(node(name), report(sequence, demand=(demand,)), 100.0)
+    asked = store.asked(101.0)
+    assert asked is not None
+    assert (asked["default/x"].held, asked["default/x"].held_tokens) == (30, 2000)
+    assert asked["default/x"].arrived_tokens_per_second == pytest.approx(1000.0, rel=0.2)
+    assert not asked["default/x"].partial
+
+
+def test_the_share_of_a_router_that_has_fallen_silent_is_unknown_and_not_nothing():
+    store = LoadStore()
+    store.accept(A, report(demand=(Demand("default/x", held=10), Demand("default/y", in_flight=1))), 100.0)
+    store.accept(node("b"), report(demand=(Demand("default/z", held=5),)), 103.0)
+    asked = store.asked(103.5)
+    assert asked is not None
+    assert {cluster: each.partial for cluster, each in asked.items()} == {"default/x": True, "default/y": True, "default/z": False}
+    store.retain({"b"})
+    assert store.asked(103.5) == {"default/z": asked["default/z"]}
+
+
 def test_demand_is_unknown_when_nobody_reports():
     store = LoadStore()
     assert store.demand(100.0) is None
