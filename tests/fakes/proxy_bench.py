@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -160,6 +161,29 @@ class Client:
     def leave(self) -> None:
         """Ends the connection."""
         self.writer.transport.abort()
+
+
+PARSER_WORDS = (b"msgspec", b"Traceback", b"regex", b"$.", b"`", b"Errno", b"Object missing", b"byte 0", b"line 1")
+
+
+def assert_error(got: Reply, status: int) -> dict[str, Any]:
+    """An error in OpenAI's shape, of our own words."""
+    assert got.status == status, got.body
+    assert got.whole
+    assert got.header(b"content-type") == b"application/json"
+    assert got.header(b"x-spillway-reason")
+    document = json.loads(got.body)
+    assert list(document) == ["error"]
+    error: dict[str, Any] = document["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert isinstance(error["message"], str)
+    assert error["message"].endswith(".")
+    assert isinstance(error["code"], str)
+    if got.status < 500 and got.status not in {401, 403, 429}:
+        assert error["type"] == "invalid_request_error"
+    for word in PARSER_WORDS:
+        assert word not in got.body, got.body
+    return error
 
 
 async def until(condition: Callable[[], Any], seconds: float = 5.0, what: str = "") -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from spillway_sidecar.proxy.call import OVER, STREAMING, WAITING, Call
 from spillway_sidecar.proxy.errors import Outcome, Refusal, interrupted_event
-from spillway_sidecar.proxy.framing import whole_events
+from spillway_sidecar.proxy.framing import EVENT_ENDS, whole_events
 from spillway_sidecar.proxy.heads import Fields, RequestHead, ResponseHead
 from spillway_sidecar.proxy.tail import TAIL_BYTES, usage, whole_stream
 
@@ -156,6 +156,8 @@ class Exchange(Call):
             rest = data[:boundary]
             if self._length == -1 and self.http11:
                 rest = whole_events(rest)
+            elif self._length > 0:
+                rest = rest[:-1]  # with all that was announced it would look whole
             if self._head_out and not rest:
                 self.failed(Outcome.RESET, reused=False)
                 return
@@ -209,7 +211,7 @@ class Exchange(Call):
         sent = self._tail
         if self._length == -1 and self.http11:
             sent = _NONE if self.partial else sent[:-2]  # the payload of the last chunk
-        if self.events and self._length < 0 and sent.endswith((b"\n\n", b"\r\n\r\n", b"\r\r")):
+        if self.events and self._length < 0 and sent.endswith(EVENT_ENDS):
             told = _TOLD in sent  # by a proxy behind us
             event = _NONE if told else interrupted_event(outcome)
             if self.http11:

@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 _SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,8}+)(?:;[\x20-\x7e\t]{0,256}+)?+\r\n")
-_MAX_SIZE_LINE: Final = 300
+_SIZE_LINE_START: Final = re.compile(rb"[0-9A-Fa-f]{1,8}+(?:;[\x20-\x7e\t]{0,256}+)?+(?:\r\n?)?+")
 
 
 # Size lines that have been read once: events differ in their text, hardly in their sizes.
@@ -39,26 +39,23 @@ def _size(data: bytes, position: int) -> int:
     return size
 
 
-EVENT_END: Final = b"\n\n\r\n"
-_EVENT_ENDS: Final = (EVENT_END, b"\r\n\r\n\r\n", b"\r\r\r\n")
-
-
-def at_event_end(chunks: bytes) -> bool:
-    """Whether whole chunks of an SSE stream end where an event does."""
-    return chunks.endswith(_EVENT_ENDS)
+# How chunks end that end with an event as engines write it. Its last line is part of that: a chunk of one line end alone has, with its
+# size line before it, `\n\n\r\n` for an end too.
+CHUNKED_EVENT_ENDS: Final = (b"}\n\n\r\n", b"]\n\n\r\n")
+EVENT_ENDS: Final = (b"\n\n", b"\r\n\r\n", b"\r\r")
 
 
 def whole_events(chunks: bytes) -> bytes:
-    """The start of such chunks that is whole events."""
-    if at_event_end(chunks):
-        return chunks
-    start = chunks[: chunks.rfind(EVENT_END) + len(EVENT_END)] if EVENT_END in chunks else b""
-    return start if whole_chunks(start) else b""
+    """What of whole chunks of an SSE stream is whole events."""
+    slices: list[tuple[int, int]] = []
+    ChunkCursor().advance(chunks, slices)
+    text = b"".join([chunks[a:b] for a, b in slices])
+    return chunks if text.endswith(EVENT_ENDS) else as_chunk(text[: event_end(text)])
 
 
 def event_end(text: bytes) -> int:
     """Where in a stream's text the last event has ended; 0 for none."""
-    return max((text.rfind(end) + len(end) for end in (b"\n\n", b"\r\n\r\n", b"\r\r") if end in text), default=0)
+    return max((text.rfind(end) + len(end) for end in EVENT_ENDS if end in text), default=0)
 
 
 def as_chunk(data: bytes) -> bytes:
@@ -183,8 +180,8 @@ class ChunkCursor:
         """A size line that came in pieces."""
         end = data.find(b"\n", position)
         self._line += data[position : end + 1 if end >= 0 else len(data)]
-        if len(self._line) > _MAX_SIZE_LINE:
-            raise FramingError("chunk size line too long")
+        if _SIZE_LINE_START.fullmatch(self._line) is None:
+            raise FramingError("bad chunk size line")
         if end < 0:
             return len(data)
         match = _SIZE_LINE.fullmatch(self._line)

@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from typing import Annotated, Final
 
 import msgspec
+
+from spillway_sidecar.proxy.framing import ChunkCursor, FramingError
 
 TAIL_BYTES: Final = 1024
 _NONE = b""
 _USAGE: Final = re.compile(rb'"prompt_tokens"\s*+:\s*+([0-9]{1,9})(?:[^}]*?"completion_tokens"\s*+:\s*+([0-9]{1,9}))?')
 _FINISHED: Final = re.compile(rb'"finish_reason"\s*+:\s*+"')
 _DONE: Final = re.compile(rb"(?:\A|[\r\n])data: ?+\[DONE\]")
+_LINE_ENDS: Final = re.compile(rb"\r\n")
 _CHUNK_LINES: Final = re.compile(rb"\r\n[0-9A-Fa-f]{1,8}+(?:[ \t]*+;[^\r\n]*+)?+\r\n")
 
 
 def whole_stream(tail: bytes, *, chunked: bool) -> bool:
     """Whether an SSE stream that ends in `tail` is whole: only with `[DONE]` or a finish reason. `chunked`: framing is in it."""
-    if _DONE.search(tail) is not None or _FINISHED.search(tail) is not None:
-        return True
-    if not chunked:
-        return False
-    tail = _CHUNK_LINES.sub(_NONE, tail)  # a chunk may end inside the very word
-    return _DONE.search(tail) is not None or _FINISHED.search(tail) is not None
+    return _has_end(tail) or (
+        chunked  # a chunk may end inside the very word
+        and (_has_end(_CHUNK_LINES.sub(_NONE, tail)) or any(_has_end(text) for text in _texts(tail)))
+    )
+
+
+def _has_end(text: bytes) -> bool:
+    return _DONE.search(text) is not None or _FINISHED.search(text) is not None
+
+
+def _texts(tail: bytes) -> Iterator[bytes]:
+    """What the tail says if its first whole chunk is here, or there: a text of one letter may look like the size of the next chunk."""
+    for start in (0, *(found.end() for found in _LINE_ENDS.finditer(tail))):
+        slices: list[tuple[int, int]] = []
+        cursor = ChunkCursor()
+        with contextlib.suppress(FramingError):
+            cursor.advance(tail[start:], slices)
+        if cursor.done:
+            text = _NONE.join([tail[start + a : start + b] for a, b in slices])
+            yield b"." + text if start else text  # a line has begun before it
 
 
 _Count = Annotated[int, msgspec.Meta(ge=0, lt=1_000_000_000)]

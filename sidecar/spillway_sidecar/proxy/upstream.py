@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from spillway_sidecar.proxy.dial import AddressRefusedError, dial_outside
 from spillway_sidecar.proxy.errors import Outcome
-from spillway_sidecar.proxy.framing import EVENT_END, ChunkCursor, FramingError, as_chunk, at_event_end, event_end, whole_chunks
+from spillway_sidecar.proxy.framing import (
+    CHUNKED_EVENT_ENDS,
+    EVENT_ENDS,
+    ChunkCursor,
+    FramingError,
+    as_chunk,
+    event_end,
+    whole_chunks,
+)
 from spillway_sidecar.proxy.head import parse_response
 from spillway_sidecar.proxy.heads import ResponseHead
 from spillway_sidecar.scheduling.speed import ClusterSpeed
@@ -185,7 +193,7 @@ class Upstream:
         if state == _HEAD:
             self.answered = True
             self._head(exchange, self._buffer + data if self._buffer else data)
-        elif state == _BETWEEN and whole_chunks(data) and (data.endswith(EVENT_END) or not exchange.events):
+        elif state == _BETWEEN and whole_chunks(data) and (data.endswith(CHUNKED_EVENT_ENDS) or not exchange.events):
             exchange.relay(data)  # what a stream of events is nearly always made of
         elif data:
             self._body(exchange, data)
@@ -274,10 +282,9 @@ class Upstream:
         if cursor.done and end < len(data):
             self._keep = False
             data = data[:end]
-        if slices is not None and not (
-            between and at_event_end(data[: cursor.boundary]) and (cursor.done or cursor.boundary == len(data))
-        ):
-            self._events(exchange, cursor, _NONE.join([data[a:b] for a, b in slices]))
+        text = _NONE if slices is None else _NONE.join([data[a:b] for a, b in slices])
+        if slices is not None and not (between and text.endswith(EVENT_ENDS) and (cursor.done or cursor.boundary == len(data))):
+            self._events(exchange, cursor, text)
         elif cursor.done:
             self._release(exchange)
             exchange.completed(data, cursor.boundary)

@@ -8,111 +8,15 @@ from typing import Any
 
 import pytest
 from tests.fakes.proxy_bench import STREAM_BODY, Bench, Reply, config, post, routed, until
-from tests.fakes.raw_engine import DONE, LAST, SSE_HEAD, Call, answers, chunk, event, reply, stream
+from tests.fakes.raw_engine import DONE, LAST, SSE_HEAD, Call, answers, chunk, event, reply
 
 from spillway_wire.snapshot import Limits
-
-BAD_REPLIES = {
-    "no HTTP": b"hello\r\n\r\n",
-    "no HTTP, without an end": b"220 smtp.example.com ESMTP\r\n",
-    "HTTP/2": b"HTTP/2 200 OK\r\n\r\n",
-    "no status": b"HTTP/1.1 OK\r\n\r\n",
-    "status of two digits": b"HTTP/1.1 20 OK\r\n\r\n",
-    "status of four digits": b"HTTP/1.1 2000 OK\r\n\r\n",
-    "status 600": b"HTTP/1.1 600 X\r\ncontent-length: 0\r\n\r\n",
-    "lines end with LF": b"HTTP/1.1 200 OK\ncontent-length: 2\n\nab",
-    "folded header": b"HTTP/1.1 200 OK\r\nx-a: b\r\n c\r\ncontent-length: 2\r\n\r\nab",
-    "header without a colon": b"HTTP/1.1 200 OK\r\nxa\r\ncontent-length: 2\r\n\r\nab",
-    "space before the colon": b"HTTP/1.1 200 OK\r\ncontent-length : 2\r\n\r\nab",
-    "NUL in a value": b"HTTP/1.1 200 OK\r\nx-a: \x00\r\ncontent-length: 2\r\n\r\nab",
-    "bare CR in a value": b"HTTP/1.1 200 OK\r\nx-a: a\rb\r\ncontent-length: 2\r\n\r\nab",
-    "two lengths": b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nab",
-    "length and chunked": b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\nab",
-    "negative length": b"HTTP/1.1 200 OK\r\ncontent-length: -2\r\n\r\nab",
-    "length with a sign": b"HTTP/1.1 200 OK\r\ncontent-length: +2\r\n\r\nab",
-    "length beyond all": b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999999999999\r\n\r\nab",
-    "gzip, chunked": b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
-    "chunked on HTTP/1.0": b"HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
-    "switching protocols": b"HTTP/1.1 101 X\r\nupgrade: h2c\r\n\r\n",
-    "interim with a body": b"HTTP/1.1 100 X\r\ncontent-length: 2\r\n\r\nab",
-    "endless interim": b"HTTP/1.1 102 X\r\n\r\n" * 9 + reply(),
-    "large head": b"HTTP/1.1 200 OK\r\nx-a: " + b"a" * 33000 + b"\r\ncontent-length: 0\r\n\r\n",
-    "endless head": b"HTTP/1.1 200 OK\r\n" + b"x-a: a\r\n" * 5000,
-    "chunk size without digits": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\nab\r\n0\r\n\r\n",
-    "chunk size that wraps": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n10000000000000002\r\nab\r\n0\r\n\r\n",
-    "SSE: chunk size without digits": SSE_HEAD + b"q\r\n",
-}  # fmt: skip
 
 
 def _streamed(body: bytes) -> tuple[bytes, bytes | None]:
     """A stream's payload, and the error event at its end."""
     found = re.search(rb'data: \{"error":\{[^\n]*"code":"stream_interrupted"[^\n]*\}\}\n\n\Z', body)
     return (body[: found.start()], found.group()) if found else (body, None)
-
-
-@pytest.mark.parametrize("name", BAD_REPLIES)
-async def test_what_is_no_reply_goes_elsewhere_and_is_told_without_its_words(name: str):
-    async with routed(answers(BAD_REPLIES[name])) as (router, engine):
-        got = await router.ask(post())
-        assert got.status == 502
-        assert got.whole
-        assert got.header(b"x-spillway-reason") == b"upstream_protocol"
-        assert b"smtp" not in got.body
-        await until(lambda: engine.open == 0)
-        assert router.idle()
-        assert not router.target().idle
-
-
-@pytest.mark.parametrize("name", ["no HTTP", "length and chunked", "endless interim", "chunk size without digits"])
-async def test_what_is_no_reply_is_asked_of_another_endpoint(name: str):
-    async with Bench() as bench:
-        bad = await bench.engine(answers(BAD_REPLIES[name]))
-        good = await bench.engine(answers(reply()))
-        router = await bench.router(config(bad.port, good.port))
-        for _ in range(8):
-            assert (await router.ask()).status == 200
-        assert bad.calls, "the bad one was never asked"
-
-
-@pytest.mark.parametrize(
-    ("raw", "body"),
-    [
-        (reply(b"x" * 1000), b"x" * 1000),
-        (reply(b""), b""),
-        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + chunk(b"ab") + b"3;x=y\r\ncde\r\n000;z\r\n\r\n", b"abcde"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"".join(chunk(b"z") for _ in range(300)) + LAST, b"z" * 300),
-        (b"HTTP/1.1 200 OK\r\n\r\nuntil the end", b"until the end"),
-        (b"HTTP/1.0 200 OK\r\ncontent-length: 3\r\n\r\nabc", b"abc"),
-        (b"HTTP/1.1 200\r\ncontent-length: 3\r\n\r\nabc", b"abc"),
-        (b"HTTP/1.1 200 OK\r\nx_y: a\r\nx-z: caf\xc3\xa9\r\ncontent-length: 3\r\n\r\nabc", b"abc"),
-        (b"HTTP/1.1 204 No Content\r\ntransfer-encoding: chunked\r\n\r\n", b""),
-        (b"HTTP/1.1 100 C\r\n\r\nHTTP/1.1 103 E\r\nlink: x\r\n\r\n" + reply(b"abc"), b"abc"),
-        (stream("a", "b"), event("a") + event("b") + DONE),
-    ],
-)
-@pytest.mark.parametrize("version", [b"1.1", b"1.0"])
-@pytest.mark.parametrize("piecewise", [False, True])
-async def test_a_whole_reply_arrives_whole(raw: bytes, body: bytes, version: bytes, piecewise: bool):
-    async def script(call: Call) -> None:
-        for i in range(0, len(raw), 1 if piecewise else len(raw)):
-            await call.write(raw[i : i + (1 if piecewise else len(raw))])
-            if piecewise:
-                await asyncio.sleep(0)
-        if b"until the end" in raw:
-            call.close()
-
-    async with routed(script) as (router, _):
-        client = await router.client()
-        client.send(post(version=version))
-        got = await client.reply()
-        assert (got.body, got.whole, got.interim) == (body, True, [])
-        if version == b"1.0":
-            assert await client.ended()
-            assert got.header(b"transfer-encoding") is None
-        else:
-            client.send(b"GET /v1/models HTTP/1.1\r\nHost: proxy\r\n\r\n")
-            assert (await client.reply()).status == 200
-        assert router.idle()
 
 
 async def test_what_is_between_neighbours_does_not_pass():
@@ -253,27 +157,6 @@ async def test_a_stream_cut_anywhere_ends_with_one_error_event_after_whole_event
     await _cut_everywhere(raw, post(STREAM_BODY), check)
 
 
-async def test_a_stream_of_any_framing_cut_anywhere_is_never_taken_for_whole():
-    text = event("first") + event("second") + DONE
-    heads = {
-        b"length": b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: %d\r\n\r\n" % len(text),
-        b"until close": b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n\r\n",
-    }
-    for head in heads.values():
-        for version in (b"1.1", b"1.0"):
-
-            def check(cut: int, got: Reply, head: bytes = head) -> None:
-                if got.status != 200:
-                    assert cut <= len(head)
-                    return
-                payload, error = _streamed(got.body)
-                assert text.startswith(payload), (cut, got.body)
-                if b"[DONE]" not in payload:
-                    assert error is not None or not got.whole, (cut, got.body)
-
-            await _cut_everywhere(head + text, post(STREAM_BODY, version=version), check)
-
-
 @pytest.mark.parametrize("done", [b"", b"data: DONE\n\n", event("[DONE]"), event('\\"finish_reason\\":\\"stop')])
 async def test_a_stream_that_ends_orderly_without_its_end_is_interrupted(done: bytes):
     raw = SSE_HEAD + chunk(event("a")) + (chunk(done) if done else b"") + LAST
@@ -285,44 +168,6 @@ async def test_a_stream_that_ends_orderly_without_its_end_is_interrupted(done: b
         assert got.whole
         info: Any = router.site.stats.backend("default/r", "all", "default/a").outcomes
         assert info == {"interrupted": 1}
-
-
-@pytest.mark.parametrize("end", [DONE, b"data:[DONE]\n\n", b'data: {"choices":[{"finish_reason":"stop"}]}\n\n', b'data: {"choices":[{"finish_reason" : "length"}]}\n\n'])  # fmt: skip
-async def test_a_stream_that_says_its_end_is_whole(end: bytes):
-    async with routed(answers(SSE_HEAD + chunk(event("a")) + chunk(end) + LAST)) as (router, engine):
-        for _ in range(2):
-            got = await router.ask(post(STREAM_BODY))
-            assert (got.body, got.whole) == (event("a") + end, True)
-        assert len(engine.connections) == 1
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 11, 60])
-async def test_events_may_be_split_over_chunks_in_any_way(size: int):
-    text = event("a") + event("b" * 50) + DONE
-    raw = SSE_HEAD + b"".join(chunk(text[i : i + size]) for i in range(0, len(text), size)) + LAST
-    async with routed(answers(raw)) as (router, engine):
-        got = await router.ask(post(STREAM_BODY))
-        assert (got.body, got.whole) == (text, True)
-        assert len(engine.connections) == 1
-
-
-@pytest.mark.parametrize("size", [9, 40])
-async def test_a_stream_of_split_events_cut_anywhere_ends_with_whole_events_and_one_error_event(size: int):
-    events = [event("a"), event("b" * 30), event("c")]
-    text = b"".join(events) + DONE
-    raw = SSE_HEAD + b"".join(chunk(text[i : i + size]) for i in range(0, len(text), size)) + LAST
-    whole = {b"".join(events[:n]) for n in range(1, 4)}
-
-    def check(cut: int, got: Reply) -> None:
-        if got.status != 200:
-            assert cut < len(raw) // 2
-            return
-        payload, error = _streamed(got.body)
-        assert got.whole, cut
-        assert error is not None, cut
-        assert payload in whole or payload == text, cut
-
-    await _cut_everywhere(raw, post(STREAM_BODY), check)
 
 
 async def test_large_events_over_many_chunks_pass_and_are_not_mixed_when_cut():
