@@ -51,10 +51,11 @@ class Ejection(enum.StrEnum):
 class Peers:
     """The endpoints of one cluster, and how often each reason has put one of them out."""
 
-    __slots__ = ("ejections", "endpoints")
+    __slots__ = ("asked", "ejections", "endpoints")
 
     def __init__(self, endpoints: Sequence[EndpointHealth] = ()) -> None:
         self.endpoints = endpoints
+        self.asked = 0  # how often one of them has been chosen
         self.ejections: dict[Ejection, int] = {}
 
 

@@ -12,7 +12,8 @@ Load is counted in estimated tokens: what is before one more request until its f
 * **slowness**: time to first token for the work that was ahead and its own, against the cluster's mean for requests of the same size
   and kind. 1 is ordinary; 3 is an endpoint that takes three times as long. It fades toward 1 while nothing is observed, so that a
   slow endpoint is tried again.
-* **health**: the penalty after failures and the slow start, which `EndpointHealth` keeps.
+* **health**: the penalty after failures and the slow start, which `EndpointHealth` keeps. A probe costs a request a second attempt, so whoever
+  fails is probed only after its peers have had a few turns each: many routers with a little traffic each would else send it a fair share.
 
 Whether it is full, or has a queue, is by a report that is not older than `STALE_SECONDS`, else by this router's own count.
 
@@ -38,6 +39,9 @@ LONE_WORD_SECONDS: Final = 0.25  # and while nothing of ours is there to bring a
 STALE_SECONDS: Final = 3.0  # three reporting intervals
 WORD_HALF_LIFE_SECONDS: Final = 1.0
 RUNNING_TOKENS: Final = 8  # what a request that runs costs the next one's prefill
+PROBE_TURNS: Final = (
+    4  # of each of its peers, that pass after a failure before a probe: those of many routers would add up to a fair share
+)
 SLOWNESS_MAX: Final = 10.0
 SLOWNESS_HALF_LIFE_SECONDS: Final = 10.0
 SLOWNESS_GAIN: Final = 0.1
@@ -51,7 +55,7 @@ class EndpointState(EndpointHealth):
 
     __slots__ = (
         "awaiting_tokens", "finished_since", "in_flight", "in_flight_tokens", "inbound", "kv_full", "load",
-        "max_concurrency", "max_requests", "max_running", "others_tokens", "reported_at", "reported_requests", "reported_tokens", "reported_waiting", "running_limit", "sent_since", "sent_since_tokens",
+        "max_concurrency", "max_requests", "max_running", "others_tokens", "probe_from", "reported_at", "reported_requests", "reported_tokens", "reported_waiting", "running_limit", "sent_since", "sent_since_tokens",
         "slowness", "slowness_at", "speed", "suspect", "told_at", "told_tokens", "turn", "waiting_since",
     )  # fmt: skip
 
@@ -83,6 +87,7 @@ class EndpointState(EndpointHealth):
         self.told_tokens = 0.0  # what is before one more request, by that report
         self.told_at = _NEVER
         self.others_tokens = 0.0  # of that, what is not this router's
+        self.probe_from = 0  # the next probe, by how often its peers and it have been asked
 
     # --- what is known of it
 
@@ -189,6 +194,7 @@ class EndpointState(EndpointHealth):
         """An attempt failed."""
         super().failed(now, hard=hard, sent_at=sent_at)
         self.speed.ended(well=False)
+        self.probe_from = 0 if hard else self.peers.asked + PROBE_TURNS * (len(self.peers.endpoints) - 1)
 
     # --- figures
 

@@ -20,7 +20,7 @@ from spillway_sidecar.scheduling.health import (
 )
 from spillway_sidecar.scheduling.pool import Pool
 from spillway_sidecar.scheduling.speed import ClusterSpeed
-from spillway_sidecar.scheduling.state import EndpointState
+from spillway_sidecar.scheduling.state import PROBE_TURNS, EndpointState
 
 
 def pool(count: int) -> list[EndpointState]:
@@ -60,6 +60,7 @@ def test_one_failure_is_followed_by_a_probe_and_not_by_half_a_minute_of_penalty(
     one.refresh(10.0 + DOUBT_SECONDS / 2)
     assert not one.shut, "it may be chosen like any other, at its penalty"
     one.refresh(10.0 + DOUBT_SECONDS)
+    one.peers.asked += PROBE_TURNS
     assert eliminate(one, (), 1, 11.0) is None
     assert one.sent(10), "which is the probe"
     assert eliminate(one, (), 1, 11.0) is Eliminated.DOWN

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.fakes.picking import Chance, request
 
+from spillway_sidecar.scheduling.filters.eligible import Eliminated, eliminate
 from spillway_sidecar.scheduling.health import (
     AWAY_SECONDS,
     DOWN_AFTER_FAILURES,
@@ -14,8 +18,10 @@ from spillway_sidecar.scheduling.health import (
     PENALTY_STEP,
     SLOW_START_SECONDS,
 )
+from spillway_sidecar.scheduling.pickers.soonest import soonest
+from spillway_sidecar.scheduling.pool import Pool
 from spillway_sidecar.scheduling.speed import BASE_TOKENS, ClusterSpeed, request_cost
-from spillway_sidecar.scheduling.state import RUNNING_TOKENS, STALE_SECONDS, WORD_HALF_LIFE_SECONDS, EndpointState
+from spillway_sidecar.scheduling.state import PROBE_TURNS, RUNNING_TOKENS, STALE_SECONDS, WORD_HALF_LIFE_SECONDS, EndpointState
 from spillway_wire.loads import Load
 
 COST = request_cost(100)
@@ -286,3 +292,18 @@ def test_the_picture_is_plain_values():
     state.sent(COST)
     info = state.info()
     assert (info["id"], info["in_flight"], info["in_flight_tokens"], info["down"]) == ("e", 1, COST, False)
+
+
+def test_who_has_failed_is_probed_only_after_its_peers_have_had_their_turns():
+    speed = ClusterSpeed()
+    pool = Pool("p", [endpoint(f"e{n}", speed=speed) for n in range(4)], speed)
+    bad = pool.targets[0]
+    bad.failed(0.0, hard=False)
+    bad.refresh(60.0)
+    assert bad.shut
+    for _ in range(PROBE_TURNS * 3):
+        assert eliminate(bad, (), 1, 60.0) is Eliminated.DOWN
+        soonest(pool, request(), Chance(1, 60.0, random.Random(1).random))
+    assert eliminate(bad, (), 1, 60.0) is None
+    bad.failed(60.0, hard=True)
+    assert eliminate(bad, (), 1, 120.0) is None, "who could not be reached is tried again at once"

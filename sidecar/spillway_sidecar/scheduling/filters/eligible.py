@@ -41,6 +41,6 @@ def _shut(endpoint: EndpointState, now: float) -> Eliminated | None:
         return Eliminated.BLOCKED
     if endpoint.limited(now):
         return Eliminated.LIMITED
-    if endpoint.probing or now < endpoint.down_until:
+    if endpoint.probing or now < endpoint.down_until or (endpoint.failures and endpoint.peers.asked < endpoint.probe_from):
         return Eliminated.DOWN
     return None

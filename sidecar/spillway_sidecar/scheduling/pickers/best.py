@@ -28,6 +28,7 @@ def best(
 
     The homes of `keys` are in every sample, or the affinities would seldom meet theirs.
     """
+    pool.peers.asked += 1
     request.limit = 0  # the second look is for the predicted wait alone
     if len(pool.targets) > SCAN_ALL:
         homes = [home for key in keys if key for home in pool.homes.of(key) or ()]

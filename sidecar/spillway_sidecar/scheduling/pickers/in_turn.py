@@ -17,6 +17,7 @@ def in_turn(
     pool: Pool[E], request: Request, view: View, tried: Collection[E] = (), candidates: list[Candidate] | None = None
 ) -> E | None:
     """The next endpoint that may take a request, or None. Appends what it looked at to `candidates`."""
+    pool.peers.asked += 1
     request.limit = 0
     count = len(pool.targets)
     for _ in range(count):

@@ -40,6 +40,7 @@ def soonest(
 ) -> E | None:
     """The endpoint to take, or None when every one is eliminated. Appends what it looked at to `candidates`."""
     endpoints = pool.targets
+    pool.peers.asked += 1
     homes: tuple[E, E] | None = None
     if request.prefix:
         homes = pool.homes.of(request.prefix)
