@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,8 +17,10 @@ from spillway_operator.loads.store import LoadStore
 from spillway_operator.policies.hosts import LOOPBACK, AllowList
 from spillway_operator.reconcile.core import Core, Pace
 from spillway_operator.reconcile.metrics import Metrics
+from spillway_operator.reconcile.scaling import ScalingLoop
 from spillway_operator.reconcile.status import StatusPass, StoreSink
 from spillway_operator.reconcile.world import World
+from spillway_operator.scaling.ports import TargetRef, TargetState
 from spillway_operator.snapshot.ports import NodeSync, Refusal, StreamListener, Synced
 from spillway_operator.snapshot.state import EncodedResource, SnapshotState, differing
 from spillway_operator.store import Entry, Store
@@ -135,10 +138,38 @@ class FakePublisher:
             self.listener.on_node_change()
 
 
+class FakeTargets:
+    """Targets that are what they are set to be."""
+
+    def __init__(self, **replicas: int) -> None:
+        self.states: dict[str, TargetState | None] = {name: TargetState(count) for name, count in replicas.items()}
+        self.asked: list[tuple[str, int]] = []
+        self.retained: set[str] = set()
+
+    def state(self, ref: TargetRef) -> TargetState | None:
+        return self.states.get(ref.name, TargetState(problem="TargetNotFound", message=f"no {ref}"))
+
+    def scale(self, ref: TargetRef, replicas: int) -> None:
+        self.asked.append((ref.name, replicas))
+        before = self.states[ref.name]
+        assert before is not None
+        self.states[ref.name] = replace(before, replicas=replicas)
+
+    def retain(self, refs: Mapping[TargetRef, str]) -> None:
+        self.retained = {ref.name for ref in refs}
+
+
 class Bench:
     """A core on a bench: `step` moves time on and does what is due."""
 
-    def __init__(self, *, pace: Pace | None = None, figures_interval_seconds: float = 1.0, alone: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        pace: Pace | None = None,
+        figures_interval_seconds: float = 1.0,
+        alone: bool = False,
+        targets: FakeTargets | None = None,
+    ) -> None:
         self.now = 100.0
         self.moment = MOMENT
         self.store = Store()
@@ -152,6 +183,7 @@ class Bench:
             publisher=self.publisher,
             allowed_hosts=AllowList.of(LOOPBACK),
             state=SnapshotState(version="7.0", epoch=7),
+            wall_clock=lambda: self.moment,
         )
         self.status_pass = StatusPass(
             sink=StoreSink(self.store),
@@ -159,8 +191,16 @@ class Bench:
             figures_interval_seconds=figures_interval_seconds,
             low_pressure=WeightPolicy().low,
         )
+        self.leads = True
+        self.scaling = ScalingLoop(
+            self.world,
+            targets or FakeTargets(),
+            leads=lambda: self.leads,
+            on_change=self.metrics.count_scaling,
+        )
         self.core = Core(
             world=self.world,
+            scaling=self.scaling,
             status=self.status_pass,
             metrics=self.metrics,
             clock=lambda: self.now,

@@ -392,6 +392,11 @@ class BackendStatus(StatusModel):
     cost: MeasuredCost | None = Field(
         default=None, description="What its tokens cost, where a cost is declared and tokens were served."
     )
+    schedule: str = Field(
+        default="",
+        max_length=640,
+        description="Name of the scaling schedule that is open; of one whose replicas are asked for ahead, with (ahead).",
+    )
     summary: BackendSummary = Field(default=BackendSummary(), description="Figures in the form that printer columns show.")
 
 

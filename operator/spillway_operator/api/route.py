@@ -446,6 +446,7 @@ class RouteStatus(StatusModel):
         default=(), description="The backends that the rules name, as they stand."
     )
     traffic: Traffic = Field(default=Traffic(), description="What went through lately.")
+    schedule: str = Field(default="", max_length=63, description="Name of the schedule that is open; empty for none.")
     summary: RouteSummary = Field(default=RouteSummary(), description="Figures in the form that printer columns show.")
 
 

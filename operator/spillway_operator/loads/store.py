@@ -203,15 +203,19 @@ class LoadStore:
                     total[2] += entry.held_tokens
             else:
                 unheard.update(entry.cluster for entry in record.demand)
+                for entry in record.demand:
+                    totals.setdefault(entry.cluster, [0, 0, 0])
         if not heard:
             return None
         return {
             cluster: ClusterDemand(
-                *totals.get(cluster, (0, 0, 0)),
+                in_flight=in_flight,
+                held=held,
+                held_tokens=held_tokens,
                 arrived_tokens_per_second=self._arrived[cluster].per_second(now) if cluster in self._arrived else 0.0,
                 partial=cluster in unheard,
             )
-            for cluster in totals.keys() | unheard
+            for cluster, (in_flight, held, held_tokens) in totals.items()
         }
 
     def problems(self) -> dict[str, tuple[NodeProblem, ...]]:

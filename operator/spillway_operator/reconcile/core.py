@@ -26,7 +26,7 @@ from typing import Any
 from spillway_operator.api import ObjectKey
 from spillway_operator.balancing.pressure import PressureBounds
 from spillway_operator.balancing.weights import WeightPolicy
-from spillway_operator.reconcile import backend, route, throughputs, weights
+from spillway_operator.reconcile import backend, route, schedules, throughputs, weights
 from spillway_operator.reconcile.metrics import Metrics
 from spillway_operator.reconcile.queue import DirtyQueue
 from spillway_operator.reconcile.scaling import ScalingLoop
@@ -55,6 +55,7 @@ class Pace:
     smoothing_seconds: float = 1.0  # one report more or less does not move a weight
     sweep_seconds: float = 10.0
     scaling_seconds: float = 2.0  # the decider's tick
+    schedules_seconds: float = 1.0
 
 
 class Core:
@@ -93,6 +94,7 @@ class Core:
         self._status_due_at = 0.0
         self._status_earliest_at = 0.0
         self._sweep_at = 0.0
+        self._schedules_at = 0.0
         self.published = 0
 
     # -- what others call
@@ -110,7 +112,7 @@ class Core:
         """A proxy reported. Figures wait for the next pass; a change of health asks for one."""
         self.world.loads.accept(node, report, received_at)
         for demand in report.demand:
-            if demand.held and self._scaling is not None and self._scaling.on_held(demand.cluster):
+            if (demand.held or demand.arrived_tokens) and self._scaling is not None and self._scaling.on_held(demand.cluster):
                 self._wake.set()
         load = report.load
         health = (
@@ -177,6 +179,9 @@ class Core:
         if self._nodes_changed:
             self._nodes_changed = False
             self._guarded("nodes", self._see_nodes)
+        if now >= self._schedules_at:
+            self._schedules_at = now + self._pace.schedules_seconds
+            self._guarded("schedules", self._open_schedules)
         self._look(now)
         if self._weights_at is None or now - self._weights_at >= self._pace.weights_seconds:
             self._guarded("weights", lambda: self._move_weights(now))
@@ -273,6 +278,10 @@ class Core:
                 if any(endpoint.id in changed for endpoint in world.store.endpoints(name)):
                     namespace, _, backend_name = name.partition("/")
                     self.queue.mark(ObjectKey(BACKEND, namespace, backend_name))
+
+    def _open_schedules(self) -> None:
+        for key in schedules.tick(self.world):
+            self.queue.mark(key)
 
     def _move_weights(self, now: float) -> None:
         dt = self._pace.weights_seconds if self._weights_at is None else now - self._weights_at

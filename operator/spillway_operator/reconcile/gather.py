@@ -10,6 +10,7 @@ from spillway_operator.loads.figures import NodeDiversion, NodeProblem, TrafficR
 from spillway_operator.policies import facts, reasons
 from spillway_operator.policies.conditions import is_true
 from spillway_operator.reconcile.backend import refused_host
+from spillway_operator.reconcile.schedules import standing as standing_route
 from spillway_operator.reconcile.world import World
 from spillway_operator.snapshot.ports import Synced
 from spillway_operator.snapshot.translate import wire_name
@@ -85,7 +86,7 @@ def route_facts(
     synced = Synced()
     rules: tuple[facts.RuleFacts, ...] = ()
     if isinstance(route, ModelRoute):
-        rules = _rules(world, route, ready_backends, diversions)
+        rules = _rules(world, standing_route(world, route), ready_backends, diversions)
         synced = world.publisher.synced(_content(world, route)) if in_force else Synced()
     return (
         facts.RouteFacts(

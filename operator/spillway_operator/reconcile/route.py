@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from spillway_operator.api import ModelRoute, ObjectKey
 from spillway_operator.policies.route import conflicts
-from spillway_operator.reconcile import weights
+from spillway_operator.reconcile import schedules, weights
 from spillway_operator.reconcile.world import World
 from spillway_operator.snapshot.translate import route_of, wire_name
 from spillway_operator.store import ROUTE
@@ -17,9 +17,11 @@ def reconcile(world: World, key: ObjectKey) -> None:
     if entry is None or not isinstance(entry.object, ModelRoute) or key.name in world.conflicts.get(key.namespace, {}):
         world.drop_draft(("route", name))
         world.drop_draft(("weights", name))
+        world.open_schedules.pop(key, None)
         return
-    world.set_draft(route_of(entry.object))
-    weights.redraft(world, entry.object)
+    route = schedules.settle(world, entry.object)
+    world.set_draft(route_of(route))
+    weights.redraft(world, route)
 
 
 def reconcile_claims(world: World, namespace: str) -> list[ObjectKey]:

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -25,6 +24,7 @@ from spillway_operator.policies import reasons
 from spillway_operator.policies.facts import ScalingFacts
 from spillway_operator.reconcile import throughputs
 from spillway_operator.reconcile.scaled_backend import Declared, Record, policy_of, targets_of
+from spillway_operator.reconcile.schedules import replica_bounds, standing
 from spillway_operator.reconcile.world import Scaled, World
 from spillway_operator.scaling import mix
 from spillway_operator.scaling.decider import Decider, Decision, Reason, Replicas
@@ -34,6 +34,8 @@ from spillway_operator.scaling.needs import BY_TOKENS, SPEED_SHARE, Need, Observ
 from spillway_operator.scaling.ports import ScaleTargets, TargetRef, TargetState
 from spillway_operator.scaling.schedules import Bounds
 from spillway_operator.store import BACKEND, ROUTE
+
+BY_MIX: Final = "CheapestMix"
 
 _NOTHING: Final = Scaled(ScalingFacts(reasons.TARGET_UNKNOWN, active=False))
 _T = TypeVar("_T")
@@ -63,13 +65,11 @@ class ScalingLoop:
         world: World,
         targets: ScaleTargets,
         *,
-        wall_clock: Callable[[], datetime],
         leads: Callable[[], bool] = lambda: True,
         on_change: Callable[[str, int, int], None] = lambda _cluster, _before, _after: None,
     ) -> None:
         self._world = world
         self._targets = targets
-        self._wall_clock = wall_clock
         self._leads = leads
         self._on_change = on_change
         self._records: dict[str, Record] = {}
@@ -195,10 +195,10 @@ class ScalingLoop:
     def _observed(
         self, cluster: str, record: Record, asked: dict[str, ClusterDemand] | None, watched: list[str], ready: int, now: float
     ) -> Observed:
-        """What was measured; nothing where no router reports, or under half of the replicas that should."""
+        """What was measured; nothing where no router reports, one has fallen silent, or under half of the replicas tell what they should."""
         load = self._world.loads.backend(watched, now)
         demand = asked.get(cluster, ClusterDemand()) if asked is not None else None
-        if demand is None or 2 * load.known < min(len(watched), ready):
+        if demand is None or demand.partial or 2 * load.known < min(len(watched), ready):
             record.idle.observe(now, busy=None)
             return Observed(ready=ready, held=0 if demand is None else demand.held)
         traffic = self._world.loads.backend_traffic(cluster, now)
@@ -211,6 +211,7 @@ class ScalingLoop:
             tokens_per_second_asked=came,
             tokens_per_second_replica=throughput.learned,
             tokens_per_second_shown=throughput.shown,
+            occupancy=max(load.in_flight / load.capacity, load.kv_cache_ratio or 0.0) if load.capacity else None,
             tokens_waiting=load.waiting_tokens + demand.held_tokens,
             waiting=load.queue_depth + demand.held,
             held=demand.held,
@@ -226,7 +227,7 @@ class ScalingLoop:
         sharing = []
         for entry in self._world.store.entries(ROUTE):
             if isinstance(entry.object, ModelRoute):
-                sharing += [names for names in _shared(entry.object) if len(names) > 1]
+                sharing += [names for names in _shared(standing(self._world, entry.object)) if len(names) > 1]
         found = {}
         for group in mix.groups(sharing):
             together = [options[cluster] for cluster in sorted(group) if cluster in options]
@@ -235,7 +236,7 @@ class ScalingLoop:
                 for cluster, replicas in mix.needs(together, asked).items():
                     own = looks[cluster].need
                     if own.flow_signal == BY_TOKENS:  # a declared target that asks for more is kept
-                        found[cluster] = Need(flow=replicas, flow_signal="CheapestMix", backlog=own.backlog)
+                        found[cluster] = Need(flow=replicas, flow_signal=BY_MIX, backlog=own.backlog)
         return found
 
     def _option(self, look: _Look) -> mix.Option | None:
@@ -252,7 +253,8 @@ class ScalingLoop:
     def _decide(self, look: _Look, needed: Need, now: float) -> None:
         record, spec, there = look.record, look.spec, look.there
         bounds = self._bounds(look, needed)
-        may_be_zero = bounds.least == 0 and record.idle.seconds(now) >= spec.idle_after.seconds
+        wanted = needed.flow_signal == BY_MIX and needed.flow  # for requests that go elsewhere as yet
+        may_be_zero = bounds.least == 0 and record.idle.seconds(now) >= spec.idle_after.seconds and not wanted
         least = bounds.least if bounds.least or not there or may_be_zero else 1
         decision = record.decider.decide(now, needed, Replicas(there, look.ready, least, max(least, bounds.most)))
         desired, reason = _final(decision, spec, idle=may_be_zero)
@@ -269,19 +271,22 @@ class ScalingLoop:
                 desired=desired,
                 note=look.state.message if failed else "",
             )
-        self._world.scaled[look.cluster] = Scaled(facts, look.ready, desired, needed, look.observed, decision.valid)
+        self._world.scaled[look.cluster] = Scaled(
+            facts, look.ready, desired, needed, look.observed, decision.valid, schedule=bounds.told
+        )
 
     def _bounds(self, look: _Look, needed: Need) -> Bounds:
-        """The least and the most of this moment: as declared, and what is expected of it by earlier days."""
-        bounds = Bounds(look.spec.min_replicas, look.spec.max_replicas)
+        """The least and the most of this moment: as declared for it, and what is expected of it by earlier days."""
+        moment, start_seconds = self._world.wall_clock(), look.record.starts.seconds
+        bounds = replica_bounds(look.spec, moment, start_seconds)
         daily = look.record.daily
         if daily is None:
             return bounds
-        wall_seconds = self._wall_clock().timestamp()
+        wall_seconds = moment.timestamp()
         if needed.flow is not None:
             daily.record(wall_seconds, needed.flow)
-        ahead = daily.replicas(wall_seconds, look.record.starts.seconds)
-        return Bounds(max(bounds.least, min(ahead, bounds.most)), bounds.most)
+        ahead = daily.replicas(wall_seconds, start_seconds)
+        return replace(bounds, least=max(bounds.least, min(ahead, bounds.most)))
 
     def _ask(self, look: _Look, desired: int, now: float) -> None:
         if desired == look.state.replicas:

@@ -71,7 +71,9 @@ def _under(schedule: RouteSchedule, route: ModelRoute) -> ModelRoute:
 def replica_bounds(spec: Scaling, moment: datetime, start_seconds: float) -> Bounds:
     """Fewest and most replicas of this moment. `start_seconds`: until one that is asked for is ready."""
     schedules = [
-        ReplicaSchedule(each.name, _window(each), each.min_replicas, each.max_replicas, None if each.lead is None else each.lead.seconds)
+        ReplicaSchedule(
+            each.name, _window(each), each.min_replicas, each.max_replicas, None if each.lead is None else each.lead.seconds
+        )
         for each in spec.schedules
     ]
     return bounds(schedules, Bounds(spec.min_replicas, spec.max_replicas), moment, start_seconds)

@@ -164,6 +164,7 @@ class StatusPass:
             replicas=replicas,
             load=_load(world, name, traffic, demand, now),
             cost=_cost(world, name),
+            schedule=scaled.schedule if (scaled := world.scaled.get(name)) is not None else "",
             summary=BackendSummary.of(endpoints, replicas),
         )
 
@@ -194,6 +195,7 @@ class StatusPass:
             proxies=proxies,
             backends=backends,
             traffic=traffic,
+            schedule=world.open_schedules.get(entry.key, ""),
             summary=RouteSummary.of(entry.object.spec, backends, proxies, traffic, _active(found))
             if isinstance(entry.object, ModelRoute)
             else RouteSummary(),
@@ -230,9 +232,9 @@ def _alone(key: ObjectKey) -> Iterator[None]:
 def _lasting(status: Status) -> tuple[Any, ...]:
     """What must be written at once: everything but figures that move with the load."""
     if isinstance(status, BackendStatus):
-        return (status.observed_generation, status.conditions, status.endpoints, status.summary.replicas)
+        return (status.observed_generation, status.conditions, status.endpoints, status.summary.replicas, status.schedule)
     weights = tuple((backend.name, backend.ready, backend.active) for backend in status.backends)
-    return (status.observed_generation, status.conditions, status.proxies, weights)
+    return (status.observed_generation, status.conditions, status.proxies, weights, status.schedule)
 
 
 def _load(world: World, name: str, traffic: TrafficRates, demand: dict[str, int] | None, now: float) -> BackendLoad:

@@ -15,6 +15,7 @@ from collections import Counter
 from spillway_operator.api import ModelRoute, RouteRule
 from spillway_operator.balancing.pressure import Occupancy, PressureBounds, pressure, smooth
 from spillway_operator.balancing.weights import Share, WeightPolicy, effective, factors, next_courses, worth_publishing
+from spillway_operator.reconcile.schedules import standing
 from spillway_operator.reconcile.world import World
 from spillway_operator.snapshot.translate import wire_name
 from spillway_operator.store import ROUTE
@@ -32,6 +33,7 @@ def tick(
         route = entry.object
         if not isinstance(route, ModelRoute) or ("route", wire_name(route.key)) not in world.drafts:
             continue
+        route = standing(world, route)
         moved = False
         for rule in route.spec.rules:
             declared = shares(route, rule)

@@ -5,8 +5,9 @@ Everything here can be made again from the store, the stream and time: a restart
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from spillway_operator.api import ModelBackend, ModelRoute, ObjectKey
@@ -37,6 +38,7 @@ class Scaled:
     need: Need = Need()  # noqa: RUF009 - frozen
     observed: Observed = Observed(ready=0)  # noqa: RUF009 - frozen
     valid: bool = False  # it was measured
+    schedule: str = ""  # that is open, or whose replicas are asked for ahead
 
 
 @dataclass(slots=True)
@@ -48,6 +50,7 @@ class World:
     publisher: SnapshotPublisher
     allowed_hosts: AllowList
     state: SnapshotState
+    wall_clock: Callable[[], datetime]  # for schedules; aware
     drafts: dict[ResourceKey, EncodedResource] = field(default_factory=dict)
     dirty: bool = True  # drafts changed since `state`
     conflicts: dict[str, dict[str, tuple[Conflict, ...]]] = field(default_factory=dict)  # by namespace and route
@@ -58,6 +61,7 @@ class World:
     courses: dict[RuleKey, dict[str, Course]] = field(default_factory=dict)  # by cluster, with what the next step must know
     factors: dict[RuleKey, dict[str, float]] = field(default_factory=dict)  # by cluster, as computed
     published_factors: dict[RuleKey, dict[str, float]] = field(default_factory=dict)  # ... as proxies have them
+    open_schedules: dict[ObjectKey, str] = field(default_factory=dict)  # of routes, as they stand
     scaled: dict[str, Scaled] = field(default_factory=dict)  # by cluster, of those that declare scaling
     throughputs: dict[str, Throughput] = field(default_factory=dict)  # by cluster: what one replica does
     spending: dict[str, Spending] = field(default_factory=dict)  # by cluster, of those that declare a cost

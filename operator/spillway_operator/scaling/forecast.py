@@ -36,6 +36,7 @@ class ForecastPolicy:
     ballast: float = 1.0  # replicas: among few, a ratio says little
     calm_seconds: float = 900.0
     band_ratio: float = 0.15  # as the decider's: so much more than there is raises nothing
+    least_need: float = 0.1  # replicas: less than that waits for who asks
     known_times: int = 2
 
 
@@ -77,7 +78,8 @@ class Daily:
     def replicas(self, wall_seconds: float, lead_seconds: float) -> int:
         """The highest floor of the last minutes, in whole replicas; 0 where nothing is known."""
         need = self.floor(wall_seconds, lead_seconds)
-        self._floors.record(wall_seconds, 0 if need is None else math.ceil(need / (1.0 + self._policy.band_ratio) - 1e-9))
+        whole = 0 if need is None or need < self._policy.least_need else math.ceil(need / (1.0 + self._policy.band_ratio) - 1e-9)
+        self._floors.record(wall_seconds, whole)
         return self._floors.at(wall_seconds) or 0
 
     def _close(self) -> None:

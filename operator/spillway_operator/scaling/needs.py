@@ -5,8 +5,8 @@ the share of GPU or KV cache in use) says how many replicas the present load tak
 ask for) is what too few replicas have left behind: replicas that are starting will work it off, and counting it again at each tick would
 start more and more of them.
 
-Until a replica has been seen at the limit of what it does (`throughput`), the most that one has done is known: it is less than a replica
-can, so it may show that fewer are enough, and never that more are needed.
+Until a replica has been seen at the limit of what it does (`throughput`) there are two figures that are below it: the most that one has
+done, and the share of its places and its KV cache in use. They may show that fewer replicas are enough, and never that more are needed.
 
 What nobody measured is None and counts for nothing; where no signal is known there is no need, which is not a need of zero.
 """
@@ -19,6 +19,7 @@ from typing import Final
 
 BY_TOKENS: Final = "TokenDemand"
 SPEED_SHARE: Final = 0.8  # of its full speed that a replica is meant to run at: queues grow without bound as it comes near 1
+EASY_SHARE: Final = 0.4  # of its places and its KV cache that a replica of unknown speed surely serves well
 DRAIN_SECONDS: Final = 300.0  # in which what waits is to be worked off
 
 
@@ -39,6 +40,7 @@ class Observed:
     tokens_per_second_asked: float | None = None  # of what came in; retries are asked once
     tokens_per_second_replica: float | None = None  # as learned, at full speed
     tokens_per_second_shown: float | None = None  # the most that one has done, busy or not
+    occupancy: float | None = None  # share of the places, or of the KV cache, in use: the higher one
     tokens_waiting: float | None = None  # of requests that were neither refused nor begun, wherever they wait
     waiting: int | None = None
     held: int = 0  # requests that wait for a first replica
@@ -69,8 +71,13 @@ def need(observed: Observed, targets: Targets) -> Need:
     ]
     signal, flow = _highest(flows)
     waiting = None if observed.waiting is None else float(observed.waiting)
-    backlogs = [_over(waiting, targets.queue_depth), 1.0 if observed.held else None]
+    backlogs = [_over(waiting, targets.queue_depth), 1.0 if _missed(observed) else None]
     return Need(flow=flow, flow_signal=signal, backlog=max((each for each in backlogs if each is not None), default=None))
+
+
+def _missed(observed: Observed) -> bool:
+    """Whether there is none, and one was asked for: by requests that wait, or by some that went elsewhere instead."""
+    return bool(observed.held or (not observed.ready and observed.tokens_per_second_asked))
 
 
 def _token_demand(observed: Observed) -> float | None:
@@ -81,8 +88,9 @@ def _token_demand(observed: Observed) -> float | None:
     if not asked and not observed.tokens_waiting:
         return 0.0
     if each is None:
-        enough = _over(asked, observed.tokens_per_second_shown)
-        return None if enough is None or not observed.ready else min(enough, float(observed.ready))
+        enough = [_over(asked, observed.tokens_per_second_shown), _share(observed.ready, observed.occupancy, EASY_SHARE)]
+        known = [each for each in enough if each is not None]
+        return min(*known, float(observed.ready)) if known and observed.ready else None
     return _over(max(asked / SPEED_SHARE, asked + (observed.tokens_waiting or 0.0) / DRAIN_SECONDS), each)
 
 

@@ -80,6 +80,11 @@ class Bounds:
     active: str = ""
     ahead: tuple[str, ...] = ()
 
+    @property
+    def told(self) -> str:
+        """The schedules in one text: `night`, `day (ahead)`, `night, day (ahead)`."""
+        return ", ".join([*([self.active] if self.active else []), *(f"{name} (ahead)" for name in self.ahead)])
+
 
 def bounds(schedules: Sequence[ReplicaSchedule], declared: Bounds, now: datetime, start_seconds: float) -> Bounds:
     """The bounds of this moment. `start_seconds` is how long a replica takes to be ready, as far as is known."""

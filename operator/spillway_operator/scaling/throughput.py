@@ -2,8 +2,8 @@
 
 Only a backend that is *saturated* shows what its replicas can do: requests wait at most of them, or they run as many as they may. Of one
 with room in it the figure says what was asked of it, and taking that for its limit would start replicas for nothing, more of them
-the emptier they are. So a sample counts after the backend was saturated for as long as the traffic window is wide, and the figure moves
-towards it within a minute. One thing is known without saturation: a replica that has done more than the figure says disproves it.
+the emptier they are. So a sample counts after as many replicas as there are were saturated for as long as the traffic window is wide, and the figure
+moves towards it within a minute. One thing is known without saturation: a replica that has done more than the figure says disproves it.
 
 Tokens are of prompts and answers. How many of each there are differs between users and hours, and a prompt's token is the cheaper one; since
 the figure follows what is served while the limit is felt, it is right when it matters most.
@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from spillway_operator.scaling.windows import Mean
 
-_SPAN_SECONDS: Final = 10.0  # of the traffic window that samples come from
+_SPAN_SECONDS: Final = 12.0  # the traffic window that samples come from, and a tick
 _SATURATED_SHARE: Final = 0.75  # of the replicas, over the span
 _SETTLE_SECONDS: Final = 60.0
 
@@ -45,7 +45,7 @@ class Throughput:
         each = served_tokens_per_second / most
         self.shown = max(each, self.shown or 0.0)
         share = self._saturated.at(now)
-        if share is not None and share >= _SATURATED_SHARE:
+        if share is not None and share >= _SATURATED_SHARE and len({count for _, count in self._ready}) == 1:
             gain = min(1.0, dt / _SETTLE_SECONDS)
             self.learned = each if self.learned is None else self.learned + gain * (each - self.learned)
         elif self.learned is not None:

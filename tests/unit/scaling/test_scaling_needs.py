@@ -26,7 +26,9 @@ TARGETS = Targets(queue_depth=2, gpu_ratio=0.8, kv_cache_ratio=0.9)
         # One replica has done 3000, so three are too many; more than there are is nothing that it can show.
         (Observed(ready=3, tokens_per_second_asked=4500, tokens_per_second_shown=3000), Need(flow=1.5, flow_signal="TokenDemand")),
         (Observed(ready=3, tokens_per_second_asked=9000, tokens_per_second_shown=100), Need(flow=3.0, flow_signal="TokenDemand")),
-        (Observed(ready=0, tokens_per_second_asked=9000, tokens_per_second_shown=100), Need()),
+        (Observed(ready=0, tokens_per_second_asked=9000, tokens_per_second_shown=100), Need(backlog=1.0)),  # served elsewhere
+        (Observed(ready=8, tokens_per_second_asked=9000, occupancy=0.1), Need(flow=2.0, flow_signal="TokenDemand")),
+        (Observed(ready=8, tokens_per_second_asked=9000, occupancy=0.9), Need(flow=8.0, flow_signal="TokenDemand")),
         (Observed(ready=3, tokens_per_second_asked=0), Need(flow=0.0, flow_signal="TokenDemand")),
         (Observed(ready=0, held=7, waiting=0), Need(backlog=1.0)),
         (Observed(ready=3, tokens_waiting=500, waiting=8), Need(backlog=4.0)),

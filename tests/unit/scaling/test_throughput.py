@@ -24,7 +24,7 @@ def test_an_idle_replica_teaches_nothing_but_what_it_has_shown():
 
 def test_a_saturated_one_does():
     throughput = Throughput()
-    now = run(throughput, 0.0, 8, served=8000.0, ready=4, saturated=1.0)
+    now = run(throughput, 0.0, 10, served=8000.0, ready=4, saturated=1.0)
     assert throughput.learned is None, "the window of the traffic is not full of it yet"
     now = run(throughput, now, 20, served=8000.0, ready=4, saturated=1.0)
     assert throughput.learned == 2000.0
