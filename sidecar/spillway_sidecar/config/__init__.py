@@ -6,7 +6,7 @@
 - `outbox`: reports that wait for the stream, merged so that no counter is lost and the wait is bounded.
 - `last_good`: the snapshot on disk, for a start while the operator is away.
 - `backoff`: when to try again.
-- `client`: the aiohttp shell: connects, reads, writes, reconnects.
+- `client`: the shell: connects, reads, writes, reconnects. `websocket`: its connection, by aiohttp.
 
 The data path never waits for any of it: what is in force stays in force while the stream is down.
 """

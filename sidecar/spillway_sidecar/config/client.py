@@ -1,12 +1,11 @@
 """The proxy's side of the stream over aiohttp: connects, reads, writes, and comes back.
 
 Start: the last good snapshot goes in force at once, then the stream corrects it; a proxy that finds no operator serves
-within the time that reading a file takes. After that one loop holds one connection: hello, then the operator's frames in
+within the time that reading a file takes. Only then a thread brings aiohttp in (`websocket`). After that one loop holds one connection: hello, then the operator's frames in
 order, each answered before the next is read. A second task writes reports from the outbox as they come; neither can hold up
 the data path, which only calls `send_report`.
 
-The operator pings; a connection that brings nothing for `silence_seconds` is given up. Proxies from the environment, cookies
-and redirects are not followed: the operator is one address that was given. The snapshot is written to disk by a task of its
+The operator pings; a connection that brings nothing for `silence_seconds` is given up. The snapshot is written to disk by a task of its
 own, at most once a second, in a thread.
 """
 
@@ -14,30 +13,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from random import Random
-from types import SimpleNamespace
-from typing import Any, Final
-
-import aiohttp
+from typing import TYPE_CHECKING, Any
 
 from spillway_sidecar.config.backoff import delay_seconds
 from spillway_sidecar.config.last_good import LastGoodRefusedError, LastGoodStore
 from spillway_sidecar.config.outbox import Outbox
 from spillway_sidecar.config.snapshot import Snapshot
 from spillway_sidecar.config.stream import BadFrameError, Stream
-from spillway_wire.messages import MAX_FRAME_FROM_OPERATOR_BYTES, Bye, Node, Report, encode
+from spillway_wire.messages import Bye, Node, Report, encode
 from spillway_wire.names import DISCOVERY_PATH
 
-_log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from spillway_sidecar.config.websocket import Dialer, Socket
 
-_TEXT: Final = aiohttp.WSMsgType.TEXT
-_Socket = aiohttp.ClientWebSocketResponse[bool]
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +47,6 @@ class Deadlines:
     send_seconds: float = 10.0
     close_seconds: float = 1.0
     save_seconds: float = 1.0  # between two writes of the last good snapshot
-
-
-class RedirectedError(aiohttp.ClientError):
-    """The operator's address answered with a redirect."""
 
 
 class DiscoveryClient:
@@ -91,7 +85,8 @@ class DiscoveryClient:
         self._saved_version: str | None = None
         self._started_from: str = "nothing"
         self._draining: Bye | None = None
-        self._socket: _Socket | None = None
+        self._dialer: Dialer  # from the start on
+        self._socket: Socket | None = None
         self._connected_at: float | None = None
         self._contacted = False
         self._failures = 0
@@ -123,7 +118,7 @@ class DiscoveryClient:
         self._draining = Bye(reason=reason[:320])
         socket = self._socket
         if socket is not None:
-            with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
+            with contextlib.suppress(*self._dialer.FAILURES):
                 await self._send(socket, encode(self._draining))
 
     async def run(self) -> None:
@@ -131,9 +126,11 @@ class DiscoveryClient:
         await self._start_from_disk()
         saver = asyncio.create_task(self._save_on_change(), name="last-good")
         try:
-            async with self._session() as session:
+            module = await asyncio.to_thread(import_module, "spillway_sidecar.config.websocket")
+            gc.freeze()  # what was brought in stays: no collection has to look at it
+            async with module.Dialer(self._deadlines.connect_seconds, self._deadlines.close_seconds) as self._dialer:
                 while True:
-                    await self._connection(session)
+                    await self._connection()
                     await asyncio.sleep(delay_seconds(self._failures, contacted=self._contacted, rng=self._rng))
                     self._failures += 1
         finally:
@@ -178,52 +175,29 @@ class DiscoveryClient:
 
     # The connection.
 
-    def _session(self) -> aiohttp.ClientSession:
-        tracing = aiohttp.TraceConfig()
-        tracing.on_request_redirect.append(_refuse_redirect)
-        return aiohttp.ClientSession(
-            # The operator's name has the address of each replica; one that is new is to be found within seconds.
-            connector=aiohttp.TCPConnector(ttl_dns_cache=2),
-            trust_env=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._deadlines.connect_seconds),
-            trace_configs=[tracing],
-        )
-
-    async def _connection(self, session: aiohttp.ClientSession) -> None:
+    async def _connection(self) -> None:
         """One connection from the first byte to the last, however it ends."""
         try:
-            async with self._connect(session) as socket:
+            async with self._connect() as socket:
                 self._counts["connections"] += 1
                 await self._converse(socket)
-        except (aiohttp.ClientError, TimeoutError, OSError, BadFrameError) as error:
+        except (*self._dialer.FAILURES, BadFrameError) as error:
             self._last_error = f"{type(error).__name__}: {error}"[:300]
             self._counts["failures"] += 1
             log = _log.info if self._failures else _log.warning
             log("config: stream to %s: %s", self._url, self._last_error)
 
     @contextlib.asynccontextmanager
-    async def _connect(self, session: aiohttp.ClientSession) -> AsyncIterator[_Socket]:
+    async def _connect(self) -> AsyncIterator[Socket]:
         headers = {"Authorization": f"Bearer {self._token()}"} if self._token is not None else {}
         tls = self._tls() if self._tls is not None and self._url.startswith("https://") else True
-        async with asyncio.timeout(self._deadlines.connect_seconds):
-            socket: _Socket = await session.ws_connect(
-                self._url,
-                headers=headers,
-                ssl=tls,
-                max_msg_size=MAX_FRAME_FROM_OPERATOR_BYTES,
-                compress=0,
-                autoping=True,
-                decode_text=False,
-                timeout=aiohttp.ClientWSTimeout(ws_close=self._deadlines.close_seconds),
-            )
+        socket = await self._dialer.dial(self._url, headers, tls)
         try:
             yield socket
         finally:
             await socket.close()
 
-    async def _converse(self, socket: _Socket) -> None:
+    async def _converse(self, socket: Socket) -> None:
         await self._send(socket, self._stream.hello())
         if self._draining is not None:
             await self._send(socket, encode(self._draining))
@@ -236,11 +210,11 @@ class DiscoveryClient:
             self._socket = self._connected_at = None
             await _end(writer)
 
-    async def _read(self, socket: _Socket) -> None:
+    async def _read(self, socket: Socket) -> None:
         while True:
             async with asyncio.timeout(self._deadlines.silence_seconds):
                 message = await socket.receive()
-            if message.type is not _TEXT:
+            if message.type is not self._dialer.TEXT:
                 self._last_error = f"closed: {socket.close_code} {message.extra or ''}".strip()
                 return
             before = self._stream.snapshot
@@ -251,7 +225,7 @@ class DiscoveryClient:
             if answer is not None:
                 await self._send(socket, answer)
 
-    async def _write_reports(self, socket: _Socket) -> None:
+    async def _write_reports(self, socket: Socket) -> None:
         """A connection that does not take reports is cut; the reader sees it closed."""
         try:
             while True:
@@ -259,13 +233,13 @@ class DiscoveryClient:
                 self._report_waits.clear()
                 for frame in self._outbox.take():
                     await self._send(socket, frame)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except self._dialer.FAILURES as error:
             self._last_error = f"{type(error).__name__}: {error}"[:300]
             await socket.close()
 
-    async def _send(self, socket: _Socket, frame: bytes) -> None:
+    async def _send(self, socket: Socket, frame: bytes) -> None:
         async with asyncio.timeout(self._deadlines.send_seconds):
-            await socket.send_frame(frame, _TEXT)
+            await socket.send_frame(frame, self._dialer.TEXT)
 
     def info(self) -> dict[str, Any]:
         """The stream's state, what started it, and counters."""
@@ -299,10 +273,3 @@ async def _end(task: asyncio.Task[None]) -> None:
     """Cancel and wait. Not by awaiting the task: that would swallow a cancellation of the caller together with the task's."""
     task.cancel()
     await asyncio.wait({task})
-
-
-async def _refuse_redirect(
-    _session: aiohttp.ClientSession, _context: SimpleNamespace, params: aiohttp.TraceRequestRedirectParams
-) -> None:
-    params.response.close()
-    raise RedirectedError(f"the operator's address redirects ({params.response.status})")
