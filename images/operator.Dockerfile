@@ -32,5 +32,5 @@ ENV PATH=/usr/local/bin:/usr/bin:/bin \
 USER 65532:65532
 WORKDIR /
 # Fails the build where something is missing that it needs.
-RUN ["python", "-c", "import uvloop, ssl, spillway_operator.__main__, spillway_operator.cluster; ssl.create_default_context()"]
+RUN ["python", "-c", "import uvloop, ssl, zoneinfo, spillway_operator.__main__, spillway_operator.cluster; ssl.create_default_context(); zoneinfo.ZoneInfo('Europe/Berlin')"]
 ENTRYPOINT ["python", "-m", "spillway_operator"]
