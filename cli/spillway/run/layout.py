@@ -39,6 +39,16 @@ class Site:
         return self.state_dir / "endpoints.json"
 
     @property
+    def targets_file(self) -> Path:
+        """Where the operator reads how many engines there are."""
+        return self.state_dir / "targets.json"
+
+    @property
+    def scale_file(self) -> Path:
+        """Where it writes how many there should be."""
+        return self.state_dir / "scale.json"
+
+    @property
     def operator_url(self) -> str:
         """The operator's admin address."""
         return f"http://{LOOPBACK}:{self.admin_port}"
@@ -71,8 +81,15 @@ class Replica:
     cluster: str
     id: str
     inbound_port: int
+    admin_port: int  # of the sidecar
     engine: ChildSpec
     sidecar: ChildSpec
+    cold_start_seconds: float = 0.0
+
+    @property
+    def children(self) -> tuple[ChildSpec, ChildSpec]:
+        """Both processes."""
+        return self.engine, self.sidecar
 
 
 def fixed_children(site: Site, allow_hosts: Sequence[str]) -> list[ChildSpec]:
@@ -82,6 +99,8 @@ def fixed_children(site: Site, allow_hosts: Sequence[str]) -> list[ChildSpec]:
         *("--source", "files"),
         *(part for path in site.paths for part in ("--path", path)),
         *("--endpoints-file", str(site.endpoints_file)),
+        *("--targets-file", str(site.targets_file)),
+        *("--scale-file", str(site.scale_file)),
         *("--admin-port", str(site.admin_port)),
         *("--discovery-port", str(site.discovery_port)),
         *(part for host in allow_hosts for part in ("--allow-host", host)),
@@ -112,6 +131,7 @@ def _replica(site: Site, cluster: str, index: int, simulation: Simulation, port_
     namespace, _, name = cluster.partition("/")
     identity = f"{name}-{index}" if namespace == DEFAULT_NAMESPACE else f"{namespace}/{name}-{index}"
     engine_port, inbound_port = port_of(f"{identity} engine"), port_of(f"{identity} inbound")
+    admin_port = port_of(f"{identity} admin")
     engine = [
         *_module("spillway"),
         "sim-engine",
@@ -128,7 +148,7 @@ def _replica(site: Site, cluster: str, index: int, simulation: Simulation, port_
         *("--port", str(port_of(f"{identity} route"))),
         *("--inbound-port", str(inbound_port)),
         *("--engine", f"http://{LOOPBACK}:{engine_port}"),
-        *("--admin-port", str(port_of(f"{identity} admin"))),
+        *("--admin-port", str(admin_port)),
         *("--state-dir", str(site.state_dir / identity.replace("/", "-"))),
         *_external(site),
     ]
@@ -136,8 +156,10 @@ def _replica(site: Site, cluster: str, index: int, simulation: Simulation, port_
         cluster,
         identity,
         inbound_port,
+        admin_port,
         ChildSpec(f"engine {identity}", tuple(engine), 1),
         ChildSpec(f"sidecar {identity}", tuple(sidecar), 0, secrets=True),
+        simulation.cold_start_seconds or 0.0,
     )
 
 
@@ -156,6 +178,12 @@ def endpoints_document(listening: Sequence[Replica], standalone: Standalone) -> 
         entry = {"id": replica.id, "host": LOOPBACK, "port": replica.inbound_port, "inbound": True}
         clusters.setdefault(replica.cluster, []).append(entry)
     return json.dumps({"endpoints": clusters}, indent=1) + "\n"
+
+
+def targets_document(standalone: Standalone) -> str:
+    """The targets file: how many engines each simulated backend is to have, started or not."""
+    counts = {cluster: simulation.replicas for cluster, simulation in standalone.simulate.items()}
+    return json.dumps({"replicas": counts}) + "\n"
 
 
 def changes(running: Sequence[ChildSpec], wanted: Sequence[ChildSpec]) -> tuple[list[ChildSpec], list[ChildSpec]]:

@@ -19,9 +19,9 @@ from spillway.run.ports import Ports, is_free
 from spillway.run.screen import Screen
 from spillway.run.standalone import Standalone
 from spillway.run.supervisor import Supervisor, child_environment
-from spillway.run.watch import StandaloneFiles, View, is_ready, look
+from spillway.run.watch import ScaleFile, StandaloneFiles, View, is_ready, look
 
-FILES_SECONDS = 0.2
+FILES_SECONDS = 0.1
 VIEW_SECONDS = 1.0
 INTRODUCTION_PATIENCE_SECONDS = 10.0  # the address is told by then if the operator answers, whether requests are or not
 LAST_WORDS_SECONDS = 1.0  # of the grace, for a proxy that has drained to end; it would be killed in its drain otherwise
@@ -109,6 +109,7 @@ class _Run:
         self._site, self._screen = site, screen
         self._overrides = dict(args.simulate)
         self._files = StandaloneFiles(args.paths)
+        self._scale = ScaleFile(site.scale_file)
         self._told: dict[str, set[str]] = {}
         self._stop = asyncio.Event()
         environ = child_environment(os.environ, OWN_OPTIONS)
@@ -149,7 +150,8 @@ class _Run:
                 if self._introduced is None:
                     self._introduced = False
                     self._screen.line(_starting(self._standalone))
-                await self._supervisor.apply(self._standalone)
+            if self._scale.read_if_changed() or standalone is not None:
+                await self._supervisor.apply(self._standalone.scaled(self._scale.replicas))
             await asyncio.sleep(FILES_SECONDS)
 
     async def _follow_operator(self) -> None:

@@ -4,6 +4,7 @@ It lies in the folder beside the resources and is none itself:
 
     simulate:                       # engines to simulate, by the name of their ModelBackend (namespace/name outside default)
       fast: {replicas: 2, decodeRate: 80}
+      elastic: {replicas: 0, coldStartSeconds: 20}    # a backend with spec.scaling: its engines are started and stopped
       slow: 1
     allowHosts: [models.lan]        # hosts that external urls may name with plain http, beside this machine
 
@@ -26,6 +27,7 @@ from spillway.sim_engine.faults import parse_fault
 
 FILE_NAME = "spillway.yaml"
 DEFAULT_NAMESPACE = "default"
+MAX_REPLICAS = 64  # of one backend
 
 _KEY = re.compile(r"(?:[a-z0-9]([-a-z0-9]*[a-z0-9])?/)?[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `\$(?P<path>[^`]*)`)?$", re.DOTALL)
@@ -38,19 +40,20 @@ _Positive = Annotated[int, Meta(ge=1, le=100_000_000)]
 class Simulation(Struct, frozen=True, forbid_unknown_fields=True, rename="camel", omit_defaults=True):
     """Simulated engines of one backend; the options are those of `spillway sim-engine`, None leaves its default."""
 
-    replicas: Annotated[int, Meta(ge=0, le=64)] = 1
+    replicas: Annotated[int, Meta(ge=0, le=MAX_REPLICAS)] = 1
     prefill_rate: _Rate | None = None
     decode_rate: _Rate | None = None
     half_speed_batch: _Positive | None = None
     max_running: _Positive | None = None
     kv_tokens: _Positive | None = None
     seed: int | None = None
+    cold_start_seconds: Annotated[float, Meta(ge=0, le=3600)] | None = None
     faults: tuple[str, ...] = ()
 
     def flags(self) -> list[str]:
         """Options of `spillway sim-engine`."""
         flags: list[str] = []
-        for name in ("prefill_rate", "decode_rate", "half_speed_batch", "max_running", "kv_tokens", "seed"):
+        for name in ("prefill_rate", "decode_rate", "half_speed_batch", "max_running", "kv_tokens", "seed", "cold_start_seconds"):
             if (value := getattr(self, name)) is not None:
                 flags += ["--" + name.replace("_", "-"), f"{value:g}" if isinstance(value, float) else str(value)]
         return flags + [part for fault in self.faults for part in ("--fault", fault)]
@@ -63,8 +66,12 @@ class Standalone:
     simulate: Mapping[str, Simulation] = field(default_factory=dict)
     allow_hosts: tuple[str, ...] = ()
 
+    def scaled(self, replicas: Mapping[str, int]) -> Standalone:
+        """The same with these numbers of engines, as the operator asks; of backends that are not simulated it asks nothing."""
+        return self.with_replicas({key: min(count, MAX_REPLICAS) for key, count in replicas.items() if key in self.simulate})
+
     def with_replicas(self, replicas: Mapping[str, int]) -> Standalone:
-        """The same with these numbers of engines, as given on the command line."""
+        """The same with these numbers of engines."""
         simulate = dict(self.simulate)
         for key, count in replicas.items():
             simulate[key] = msgspec.structs.replace(simulate.get(key, Simulation()), replicas=count)

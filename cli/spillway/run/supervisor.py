@@ -1,21 +1,36 @@
 """Brings the processes that run to the ones that should, and ends them in order.
 
 `apply` compares commands: a child whose command is not wanted any more is stopped, one that is new is started, one whose
-command changed is both. An endpoint enters the endpoints file when its sidecar listens, and leaves it before its sidecar is
-asked to go, so that traffic never meets a port that is not there yet and none is lost on a way out.
+command changed is both. An endpoint enters the endpoints file when its sidecar listens (and its engine, where one takes a while to start), and
+leaves it before its sidecar is asked to go, so that traffic never meets a port that is not there yet and none is lost on a way out.
+
+A replica that is one too many *retires*: it is no endpoint any more, its requests come to their end, and then it is stopped. One that is
+wanted again meanwhile is taken back.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import signal
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
+from spillway.admin import fetch
 from spillway.run.child import Child, Say
-from spillway.run.layout import LOOPBACK, ChildSpec, Replica, Site, changes, endpoints_document, fixed_children, replicas
+from spillway.run.layout import (
+    LOOPBACK,
+    ChildSpec,
+    Replica,
+    Site,
+    changes,
+    endpoints_document,
+    fixed_children,
+    replicas,
+    targets_document,
+)
 from spillway.run.logs import BoundedLog
 from spillway.run.ports import Ports, is_free
 from spillway.run.standalone import Standalone
@@ -24,6 +39,10 @@ LISTEN_POLL_SECONDS = 0.05
 # A sidecar that does not listen after so long is shown as an endpoint anyway: one that is missing would hide the trouble.
 LISTEN_PATIENCE_SECONDS = 5.0
 LEAVE_SECONDS = 0.3  # for proxies to hear that an endpoint is gone before its sidecar is stopped
+RETIRE_SECONDS = 600.0  # for the requests of a replica that retires: as long as a route gives one by default
+RETIRE_POLL_SECONDS = 0.2
+_UNDER_WAY = re.compile(rb"^spillway_inbound_(?:in_flight|queued) ([0-9.e+]+)$", re.MULTILINE)
+_ENGINE_UP = re.compile(rb"^spillway_inbound_engine_up 1(?:\.0)?$", re.MULTILINE)
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -43,6 +62,7 @@ class Supervisor:
         self._children: dict[str, Child] = {}
         self._replicas: list[Replica] = []
         self._listening: set[tuple[str, int]] = set()  # endpoint id, inbound port
+        self._retiring: dict[str, tuple[Replica, asyncio.Task[None]]] = {}  # by endpoint id
         self._lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
@@ -57,15 +77,19 @@ class Supervisor:
             if self._stopping:
                 return
             self._standalone = standalone
-            self._replicas = replicas(self.site, standalone, self._ports)
+            before, self._replicas = self._replicas, replicas(self.site, standalone, self._ports)
+            self._retire({replica.id: replica for replica in before}, {replica.id for replica in self._replicas})
             wanted = fixed_children(self.site, standalone.allow_hosts)
-            wanted += [spec for replica in self._replicas for spec in (replica.engine, replica.sidecar)]
-            leaving, coming = changes([child.spec for child in self._children.values()], wanted)
+            wanted += [spec for replica in self._replicas for spec in replica.children]
+            retiring = {spec for replica, _ in self._retiring.values() for spec in replica.children}
+            running = [child.spec for child in self._children.values() if child.spec not in retiring]
+            leaving, coming = changes(running, wanted)
             ids = {(replica.id, replica.inbound_port) for replica in self._replicas}
             left = bool(self._listening - ids)
             self._listening &= ids
             self._write_endpoints()
-            if left:
+            write_atomically(self.site.targets_file, targets_document(standalone))
+            if left and leaving:
                 await asyncio.sleep(LEAVE_SECONDS)
             await self._stop(leaving)
             for spec in coming:
@@ -73,6 +97,25 @@ class Supervisor:
         for replica in self._replicas:
             if (replica.id, replica.inbound_port) not in self._listening:
                 self._spawn(self._await_listening(replica))
+
+    def _retire(self, before: Mapping[str, Replica], wanted: set[str]) -> None:
+        """Let go of the replicas that are not wanted any more, and take back those that are again."""
+        for identity in self._retiring.keys() & wanted:
+            _, task = self._retiring.pop(identity)
+            task.cancel()
+        for identity, replica in before.items():
+            if identity not in wanted:
+                self._retiring[identity] = (replica, self._spawn(self._see_out(replica)))
+
+    async def _see_out(self, replica: Replica) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + RETIRE_SECONDS
+        await asyncio.sleep(LEAVE_SECONDS)
+        while await _busy(replica.admin_port) and loop.time() < deadline:  # noqa: ASYNC110 - it is another process
+            await asyncio.sleep(RETIRE_POLL_SECONDS)
+        async with self._lock:
+            del self._retiring[replica.id]
+            await self._stop([spec for spec in replica.children if spec.name in self._children])
 
     async def stop(self) -> None:
         """End everything: proxies first, each step within the grace."""
@@ -115,8 +158,8 @@ class Supervisor:
         self._spawn(self.apply(self._standalone))
 
     async def _await_listening(self, replica: Replica) -> None:
-        deadline = asyncio.get_running_loop().time() + LISTEN_PATIENCE_SECONDS
-        while not await _listens(replica.inbound_port) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - nobody tells us
+        deadline = asyncio.get_running_loop().time() + LISTEN_PATIENCE_SECONDS + replica.cold_start_seconds
+        while not await _takes_requests(replica) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - nobody tells us
             await asyncio.sleep(LISTEN_POLL_SECONDS)
         if replica in self._replicas:
             self._listening.add((replica.id, replica.inbound_port))
@@ -126,10 +169,30 @@ class Supervisor:
         listening = [replica for replica in self._replicas if (replica.id, replica.inbound_port) in self._listening]
         write_atomically(self.site.endpoints_file, endpoints_document(listening, self._standalone))
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
+
+
+async def _takes_requests(replica: Replica) -> bool:
+    """Whether its sidecar listens, and has found its engine where that takes a while to start."""
+    if not await _listens(replica.inbound_port):
+        return False
+    return not replica.cold_start_seconds or _ENGINE_UP.search(await _metrics(replica.admin_port)) is not None
+
+
+async def _busy(admin_port: int) -> bool:
+    """Whether a sidecar has requests. One that does not answer has none."""
+    return any(float(count) > 0 for count in _UNDER_WAY.findall(await _metrics(admin_port)))
+
+
+async def _metrics(admin_port: int) -> bytes:
+    try:
+        return (await fetch(f"http://{LOOPBACK}:{admin_port}", "/metrics", timeout_seconds=2.0))[1]
+    except OSError:
+        return b""
 
 
 async def _listens(port: int) -> bool:

@@ -50,6 +50,29 @@ class StandaloneFiles:
         return merge(self._good[path] for path in self._files if path in self._good)
 
 
+class ScaleFile:
+    """How many engines the operator asks for, by backend."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: Signature = None
+        self.replicas: Mapping[str, int] = {}
+        path.unlink(missing_ok=True)  # of an earlier run
+
+    def read_if_changed(self) -> bool:
+        """Look; whether it says something else than before."""
+        seen = _signature(self._path)
+        if seen == self._seen or seen is None:
+            return False
+        try:
+            asked = json.loads(self._path.read_bytes())["replicas"]
+        except (OSError, ValueError, KeyError):
+            return False  # the next look will do
+        self._seen = seen
+        before, self.replicas = self.replicas, dict(asked)
+        return self.replicas != before
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """What the operator's admin page shows."""

@@ -63,6 +63,13 @@ def add_parser(subparsers: Parsers) -> None:
     behaviour.add_argument(
         "--fault", action="append", default=[], metavar="NAME[:KEY=VALUE,..]", help="start with a fault; may be repeated"
     )
+    behaviour.add_argument(
+        "--cold-start-seconds",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="how long it loads its model, so to speak, before it listens",
+    )
     behaviour.add_argument("--seed", type=int, default=0, help="seed of the faults' dice")
     behaviour.add_argument(
         "--grace-seconds", type=float, default=1.0, metavar="S", help="how long replies may go on after SIGTERM before they are cut"

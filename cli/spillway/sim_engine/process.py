@@ -40,6 +40,9 @@ async def _serve(args: argparse.Namespace, engine: Engine, faults: Faults) -> in
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
     models = args.model or ["sim"]
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stopped.wait(), max(0.001, args.cold_start_seconds))
+        return 0  # told to go before it had begun
     server = EngineServer(engine, faults, models, time.time, strict_model=args.strict_model)  # noqa: TID251 - the root owns the clock
     try:
         port = await server.start(args.host, args.port)

@@ -1,6 +1,6 @@
 """What endpoints say about themselves, and what becomes of it on the way.
 
-A sidecar knows exactly what passes through it; what the engine says (waiting, running, KV) it samples once a second. Reports ride on
+A sidecar knows exactly what passes through it, and learns from that whether its engine is short of places; what the engine says (waiting, running, KV) it samples once a second. Reports ride on
 replies, when a request is admitted and when its first token comes, and are sent to all routers each interval. A fault lies about one endpoint, or
 loses or delays what all say; it strikes the scraped figures of other policies just the same.
 """
@@ -13,6 +13,7 @@ from typing import Final
 
 from spillway.simulate.engine import Engine
 from spillway.simulate.faults import Fault
+from spillway_sidecar.scheduling.places import Places
 from spillway_wire.loads import Load
 
 ENGINE_SAMPLE_SECONDS: Final = 1.0
@@ -36,6 +37,7 @@ class LoadPlane:
         self._random = rng.random
         self._samples: list[tuple[float, int, int, float]] = [(-ENGINE_SAMPLE_SECONDS, 0, 0, 0.0)] * len(engines)
         self._history: deque[tuple[float, list[Load]]] = deque()
+        self.places = [Places() for _ in engines]
         self.live = False  # whether the fault is in force
 
     def remember(self, now: float) -> None:
@@ -71,7 +73,7 @@ class LoadPlane:
                 return 0
             if self._fault is Fault.FROZEN:
                 return FROZEN.waiting_tokens or 0
-        return self._engines[index].waiting_tokens
+        return self._engines[index].waiting_tokens + (self.places[index].wait_tokens or 0)
 
     def _true(self, index: int, now: float) -> Load:
         engine = self._engines[index]
@@ -85,6 +87,7 @@ class LoadPlane:
             queued=max(0, in_flight - MAX_CONCURRENCY),
             in_flight_tokens=engine.in_flight_tokens,
             waiting_tokens=engine.waiting_tokens,
+            place_tokens=self.places[index].wait_tokens,
             max_concurrency=MAX_CONCURRENCY,
             engine_waiting=waiting,
             engine_running=running,

@@ -41,7 +41,7 @@ class Request:
     """One request: what it is, and what has become of it. Times are seconds of the simulation, negative while they are not known."""
 
     __slots__ = (
-        "ahead", "arrived_at", "bound", "cost", "declined", "ended_at", "endpoint", "facts", "failed", "first_at", "hit", "id", "input_tokens", "made",
+        "ahead", "arrived_at", "bound", "cost", "declined", "ended_at", "endpoint", "facts", "failed", "first_at", "hit", "id", "input_tokens", "made", "number",
         "output_tokens", "prefix", "prefix_tokens", "probe", "retried", "router", "sent_at", "tried",
     )  # fmt: skip
 
@@ -50,6 +50,7 @@ class Request:
         self.arrived_at, self.input_tokens, self.output_tokens, self.prefix, self.prefix_tokens = arrival
         self.cost = request_cost(self.input_tokens)
         self.router = 0
+        self.number = 0  # among those that came to its endpoint
         self.endpoint = -1
         self.tried: tuple[int, ...] = ()
         self.sent_at = self.first_at = self.ended_at = -1.0

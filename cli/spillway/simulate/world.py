@@ -164,6 +164,7 @@ class World:
         if not engine.submit(request, now):
             policy.ended(request, now, ok=True)  # its own fault, not the endpoint's
             return self._over(request, now, failed=True)
+        request.number = self.plane.places[index].enter()
         self._schedule(engine)
         if policy.hears:
             self._reply(request, now)
@@ -209,12 +210,14 @@ class World:
         self._schedule(engine)
         if first is not None:
             first.first_at = now
+            self.plane.places[engine.index].first_token(first.number, first.cost, first.sent_at, now)
             self._answered(first)
             self.policy.first_token(first, now)
             if self.policy.hears:
                 self._reply(first, now)
         if ended is None:
             return 0
+        self.plane.places[engine.index].end(now - ended.first_at, now)
         self.policy.ended(ended, now, ok=True)
         self._over(ended, now, failed=False)
         return 1

@@ -195,14 +195,26 @@ async def test_endpoints_come_when_their_sidecar_listens_and_go_with_their_repli
 
     await supervisor.apply(Standalone({"default/fast": Simulation(replicas=1), "default/new": Simulation(replicas=1)}))
     await until(lambda: endpoint_ids(supervisor) == ["fast-0", "new-0"])
+    # The one that is not wanted sees its requests out.
+    await until(lambda: pids(supervisor).keys() == {"operator", "engine fast-0", "sidecar fast-0", "engine new-0", "sidecar new-0"})
     after = pids(supervisor)
-    assert after.keys() == {"operator", "engine fast-0", "sidecar fast-0", "engine new-0", "sidecar new-0"}
     assert {name: pid for name, pid in after.items() if name in before} == {name: before[name] for name in after if name in before}
     assert not alive(before["engine fast-1"])
     assert not alive(before["sidecar fast-1"])
 
     await supervisor.stop()
     assert not any(alive(pid) for pid in after.values())
+
+
+async def test_a_replica_that_is_wanted_again_while_it_retires_goes_on(supervisor: Supervisor):
+    await supervisor.apply(Standalone({"default/fast": Simulation(replicas=2)}))
+    await until(lambda: endpoint_ids(supervisor) == ["fast-0", "fast-1"])
+    before = pids(supervisor)
+    await supervisor.apply(Standalone({"default/fast": Simulation(replicas=1)}))
+    assert endpoint_ids(supervisor) == ["fast-0"]
+    await supervisor.apply(Standalone({"default/fast": Simulation(replicas=2)}))
+    await until(lambda: endpoint_ids(supervisor) == ["fast-0", "fast-1"])
+    assert pids(supervisor) == before
 
 
 async def test_a_replica_whose_port_somebody_took_moves_to_another(supervisor: Supervisor, said: Said):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from spillway.run.layout import Site, back_off_seconds, changes, endpoints_document, fixed_children, replicas
+from spillway.run.layout import Site, back_off_seconds, changes, endpoints_document, fixed_children, replicas, targets_document
 from spillway.run.standalone import Simulation, Standalone
 from spillway.run.supervisor import child_environment, without_secrets
 
@@ -30,8 +30,8 @@ def arguments(command: tuple[str, ...]) -> str:
 def test_the_operator_reads_every_path_and_the_gateway_finds_it():
     operator, gateway = fixed_children(SITE, ["models.lan"])
     assert arguments(operator.command) == (
-        "-m spillway_operator --source files --path a --path b.yaml --endpoints-file /state/endpoints.json --admin-port 8081 "
-        "--discovery-port 8083 --allow-host models.lan"
+        "-m spillway_operator --source files --path a --path b.yaml --endpoints-file /state/endpoints.json "
+        "--targets-file /state/targets.json --scale-file /state/scale.json --admin-port 8081 --discovery-port 8083 --allow-host models.lan"
     )
     assert arguments(gateway.command) == (
         "-m spillway_sidecar --role gateway --node-id gateway-0 --operator http://127.0.0.1:8083 --port 8080 --admin-port 8082 "
@@ -42,10 +42,11 @@ def test_the_operator_reads_every_path_and_the_gateway_finds_it():
 def test_each_replica_is_an_engine_and_a_sidecar_that_know_of_each_other():
     (replica,) = replicas(SITE, Standalone({"ml/fast": Simulation(decode_rate=80)}), port_source())
     assert (replica.id, replica.cluster, replica.inbound_port) == ("ml/fast-0", "ml/fast", 20_001)
+    assert replica.admin_port == 20_002
     assert arguments(replica.engine.command) == "-m spillway sim-engine --host 127.0.0.1 --port 20000 --model fast --decode-rate 80"
     assert arguments(replica.sidecar.command) == (
-        "-m spillway_sidecar --role sidecar --node-id ml/fast-0 --operator http://127.0.0.1:8083 --port 20002 --inbound-port 20001 "
-        "--engine http://127.0.0.1:20000 --admin-port 20003 --state-dir /state/ml-fast-0"
+        "-m spillway_sidecar --role sidecar --node-id ml/fast-0 --operator http://127.0.0.1:8083 --port 20003 --inbound-port 20001 "
+        "--engine http://127.0.0.1:20000 --admin-port 20002 --state-dir /state/ml-fast-0"
     )
     assert replica.sidecar.log_name == "sidecar-ml-fast-0.log"
 
@@ -80,6 +81,15 @@ def test_a_change_touches_only_the_processes_whose_command_changed():
     leaving, coming = changes(before, after)
     assert sorted(spec.name for spec in leaving) == ["engine fast-1", "engine slow-0", "sidecar fast-1"]
     assert sorted(spec.name for spec in coming) == ["engine new-0", "engine slow-0", "sidecar new-0"]
+
+
+def test_the_operator_asks_for_other_numbers_of_engines_that_are_simulated():
+    standalone = Standalone({"default/fast": Simulation(replicas=2, cold_start_seconds=3), "default/slow": Simulation()})
+    scaled = standalone.scaled({"default/fast": 500, "default/gone": 3})
+    assert json.loads(targets_document(scaled)) == {"replicas": {"default/fast": 64, "default/slow": 1}}
+    first, *_ = replicas(SITE, scaled, port_source())
+    assert first.cold_start_seconds == 3
+    assert arguments(first.engine.command).endswith("--cold-start-seconds 3")
 
 
 def test_the_endpoints_file_names_simulated_backends_that_have_no_endpoint_yet():

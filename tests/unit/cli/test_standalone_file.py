@@ -42,7 +42,7 @@ def test_an_empty_file_simulates_nothing():
         ("simulate: {fast: {replicas: -1}}", "1: simulate.fast.replicas: Expected `int` >= 0"),
         (
             "simulate:\n  fast:\n    replicas: 1\n    maxRuning: 3",
-            "4: simulate.fast.maxRuning: unknown field; there are decodeRate, faults,",
+            "4: simulate.fast.maxRuning: unknown field; there are coldStartSeconds,",
         ),
         ("simulate: {fast: 1000}", "1: simulate.fast: Expected `int` <= 64"),
         ("simulate: {fast: lots}", "1: simulate.fast: Expected `object`, got `str`"),

@@ -3,20 +3,25 @@
 The same event loop as for a fixed number of engines, with one more event: the tick of the scaler. An engine that was asked for takes
 requests when it has started; one that is taken away takes none from then on and finishes what it has. Waits are times to the first
 token. What comes is a Poisson stream whose rate follows the demand of each tick.
+
+What a replica does is not known at first. It is learned as the operator learns it, from what was served while engines were saturated.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from heapq import heappop, heappush
 from typing import Any, Final
 
 from spillway.simulate.policies.ours import Ours
 from spillway.simulate.scaling.watch import MOST, TICK_SECONDS, Watch
-from spillway.simulate.traffic import PLAIN, Arrival
+from spillway.simulate.traffic import PLAIN, Arrival, Request
 from spillway.simulate.world import Setting, World
 from spillway_operator.scaling.needs import Observed
+from spillway_operator.scaling.throughput import Throughput
 
+TRAFFIC_SECONDS: Final = 10.0  # over which the operator reckons what is served
 _SCALE: Final = 100  # an event beside those of the routing simulator
 _SETTING: Final = Setting(routers=4, endpoints=MOST, slow_endpoints=0)
 _REQUESTS_PER_SECOND: Final = _SETTING.engine.requests_per_second(PLAIN.prompt_tokens, PLAIN.output.mean)  # of a replica
@@ -34,6 +39,8 @@ class ScaledWorld(World):
         self._starting: list[tuple[float, int]] = []  # when, and which engine
         self._spare = list(range(watch.start, MOST))  # a heap
         self._tokens = 0  # that came since the last tick
+        self._served: deque[int] = deque([0], maxlen=round(TRAFFIC_SECONDS / TICK_SECONDS))  # of requests that ended, by tick
+        self._throughput = Throughput()
         self._demand = watch.drawn(0.0)
         self._swap()
         self._at(TICK_SECONDS, _SCALE)
@@ -49,6 +56,11 @@ class ScaledWorld(World):
             self._tokens += arrival.input_tokens + arrival.output_tokens
             yield arrival
 
+    def _over(self, request: Request, now: float, *, failed: bool) -> bool:
+        if not failed:
+            self._served[-1] += request.input_tokens + request.output_tokens
+        return super()._over(request, now, failed=failed)
+
     def _timer(self, kind: int, payload: Any, now: float) -> None:
         if kind != _SCALE:
             super()._timer(kind, payload, now)
@@ -56,8 +68,9 @@ class ScaledWorld(World):
         self._begin_started(now)
         ready = len(self._ready)
         asked_for = ready + len(self._starting)
-        self._scale(now, self._watch.tick(now, self._demand, self._observed(), self._concurrency(), asked_for) - asked_for)
+        self._scale(now, self._watch.tick(now, self._demand, self._observed(now), self._concurrency(), asked_for) - asked_for)
         self._demand, self._tokens = self._watch.drawn(now), 0
+        self._served.append(0)
         self._at(now + TICK_SECONDS, _SCALE)
 
     def _begin_started(self, now: float) -> None:
@@ -85,13 +98,17 @@ class ScaledWorld(World):
         for view in self.policy.views:
             view.members(self._ready)
 
-    def _observed(self) -> Observed:
+    def _observed(self, now: float) -> Observed:
         engines = [self.engines[index] for index in self._ready]
         waiting = sum(len(engine.waiting) + (engine.current is not None) for engine in engines)
+        saturated = sum(len(engine.waiting) >= max(4, 0.25 * engine.running) for engine in engines)
+        served = sum(self._served) / TICK_SECONDS / len(self._served)
+        self._throughput.observe(now, served, len(engines), saturated / max(1, len(engines)))
         return Observed(
             ready=len(engines),
             tokens_per_second_asked=self._tokens / TICK_SECONDS,
-            tokens_per_second_replica=_REQUESTS_PER_SECOND * _TOKENS,
+            tokens_per_second_replica=self._throughput.learned,
+            tokens_per_second_shown=self._throughput.shown,
             tokens_waiting=waiting * _TOKENS,
             waiting=waiting,
             gpu_ratio=sum(engine.running > 0 for engine in engines) / max(1, len(engines)),
