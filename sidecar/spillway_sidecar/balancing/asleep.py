@@ -43,11 +43,18 @@ def asleep(rule: CompiledRule[Pool[E]], request_type: RequestType) -> Backend[Po
 
 
 def asked(rule: CompiledRule[Pool[E]], request_type: RequestType, chosen: Backend[Pool[E]] | None) -> tuple[Pool[E], ...]:
-    """The clusters that a request is demand of: the one it goes to, and the one of an earlier priority that it would have gone to."""
+    """The clusters that a request is demand of: the one it goes to, and the one that it would have gone to.
+
+    That is the first that scales, where it goes to a later priority; or to a backend beside it that does not scale while that one
+    has no replica. Of several that scale side by side the operator chooses who grows.
+    """
     first = wakes(rule, request_type)
     if first is None:
         return ()
     if chosen is None or chosen is first:
         return (first.cluster,)
     own = (chosen.cluster,) if chosen.cluster.arrivals is not None else ()
-    return own if chosen.priority <= first.priority else (first.cluster, *own)
+    if chosen.priority > first.priority:
+        return (first.cluster, *own)
+    missing = chosen.priority == first.priority and not own and not any(is_there(target) for target in first.cluster.targets)
+    return (first.cluster,) if missing else own

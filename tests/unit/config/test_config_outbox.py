@@ -72,6 +72,27 @@ def test_gauges_are_the_later_ones_and_counters_are_summed() -> None:
     assert outbox.info() == {"waiting": False, "merged": 1, "frames": 1}
 
 
+def test_what_has_arrived_is_summed_while_gauges_of_demand_are_the_later_ones() -> None:
+    """A cluster that the later report does not name has nothing under way any more, and has been asked for all the same."""
+    outbox = Outbox("b")
+    outbox.put(report(demand=(Demand("ml/x", held=5, held_tokens=50, arrived_tokens=500), Demand("ml/y", in_flight=2))))
+    outbox.put(report(demand=(Demand("ml/z", in_flight=1), Demand("ml/x", held=1, held_tokens=10, arrived_tokens=7))))
+    outbox.put(report(demand=(Demand("ml/z", in_flight=3, arrived_tokens=1),)))
+    (merged,) = taken(outbox)
+    assert set(merged.demand) == {Demand("ml/x", arrived_tokens=507), Demand("ml/z", in_flight=3, arrived_tokens=1)}
+
+
+def test_what_has_arrived_is_told_once_where_a_report_leaves_in_several_frames() -> None:
+    """Each frame has the gauges; one has the count."""
+    outbox = Outbox("b")
+    many = tuple(traffic("c" * 300 + str(n), requests=1) for n in range(MAX_TRAFFIC))
+    outbox.put(report(traffic=many, demand=(Demand("ml/x", in_flight=2, arrived_tokens=9),)))
+    reports = taken(outbox)
+    assert len(reports) > 1
+    assert [entry.in_flight for message in reports for entry in message.demand] == [2] * len(reports)
+    assert sum(entry.arrived_tokens for message in reports for entry in message.demand) == 9
+
+
 def test_an_empty_histogram_adds_nothing_and_a_missing_load_keeps_the_earlier() -> None:
     """A report on traffic alone does not hide the load."""
     outbox = Outbox("b")

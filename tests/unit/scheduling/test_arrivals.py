@@ -44,9 +44,7 @@ def test_it_is_quiet_until_something_comes_and_after_a_drain_without():
 
 
 @given(
-    st.lists(
-        st.one_of(st.none(), st.tuples(st.integers(0, 10_000), st.integers(0, 10_000), st.integers(0, 10_000))), max_size=60
-    )
+    st.lists(st.one_of(st.none(), st.tuples(st.integers(0, 10_000), st.integers(0, 10_000), st.integers(0, 10_000))), max_size=60)
 )
 def test_over_time_the_sum_is_what_requests_came_to(steps: list[tuple[int, int, int] | None]):
     arrivals, told, true = Arrivals(), 0, 0
