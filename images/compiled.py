@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent / "sidecar"
 PACKAGES = ("spillway_sidecar", "spillway_wire")
-COMPILED = ("balancing", "flow", "proxy", "routing", "scheduling")
+COMPILED = ("balancing", "flow", "proxy", "routing", "scheduling", "telemetry/stats.py")
 _STAYS_OUT = re.compile(r"^class .*\b(?:Struct|OSError)\b[^:]*:|slots=True", re.MULTILINE)
 
 _SETUP = """\
@@ -31,7 +31,8 @@ setup(name="compiled", ext_modules=mypycify(["--strict", "--follow-imports=silen
 
 def modules(root: Path) -> list[str]:
     """What is compiled, as paths below `root`."""
-    found = [path for part in COMPILED for path in sorted((root / PACKAGES[0] / part).rglob("*.py")) if path.name != "__init__.py"]
+    parts = [root / PACKAGES[0] / part for part in COMPILED]
+    found = [path for part in parts for path in (sorted(part.rglob("*.py")) if part.is_dir() else [part]) if path.name != "__init__.py"]
     return [str(path.relative_to(root)) for path in found if not _STAYS_OUT.search(path.read_text())]
 
 

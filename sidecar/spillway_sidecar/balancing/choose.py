@@ -54,7 +54,7 @@ def choose(
         if found is None:
             continue
         if spill is None and not waits:
-            return (*found, candidates or [], diversion)
+            return found[0], found[1], [] if candidates is None else candidates, diversion
         wait, backend, target = (found[1].predicted_wait_seconds(view.now), *found)
         if spill is not None and wait > spill.limit_seconds:
             wait, backend, target = min([(wait, backend, target), *_waits(group, request, view, tried)], key=_first)
@@ -85,15 +85,15 @@ def _within(
 ) -> tuple[Backend[Pool[E]], E] | None:
     """A backend of one priority, and its endpoint."""
     queued: tuple[Backend[Pool[E]], E] | None = None
-    backends, pick = group.backends, rule.profile.pick
+    backends, profile = group.backends, rule.profile
     alone = len(backends) == 1
     if not alone:
-        backends = drawn(backends, rule.profile.shares(backends, request, view), view.random())
+        backends = drawn(backends, profile.shares(backends, request, view), view.random())
     for backend in backends:
         if request.type not in backend.types:
             continue
         request.adapter = backend.model
-        target = pick(backend.cluster, request, view, tried, candidates)
+        target = profile.pick(backend.cluster, request, view, tried, candidates)
         if target is None:
             continue
         if alone or not target.queues(view.now):

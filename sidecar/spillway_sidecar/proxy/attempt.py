@@ -469,8 +469,10 @@ class RouteExchange(Placement):
         if stats is None:
             self.router.stats.refuse(self.route.name, outcome)
             return
-        stats.outcomes[outcome] = stats.outcomes.get(outcome, 0) + 1
-        if outcome is _OK:
+        if outcome is not _OK:
+            stats.outcomes[outcome] = stats.outcomes.get(outcome, 0) + 1
+        else:
+            stats.outcomes["ok"] = stats.outcomes.get("ok", 0) + 1  # a plain string: an enum's hash is called through Python
             stats.duration.observe(now - self.started)
             stats.input_tokens += input_tokens
             stats.output_tokens += output_tokens

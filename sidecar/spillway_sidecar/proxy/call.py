@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from spillway_sidecar.proxy.errors import Outcome
 from spillway_sidecar.proxy.heads import ResponseHead
 
 if TYPE_CHECKING:
+    from spillway_sidecar.proxy.listener import Listener
     from spillway_sidecar.proxy.upstream import Target, Upstream
 
 CHOOSING, CONNECTING, WAITING, STREAMING, OVER = range(5)
@@ -24,8 +25,8 @@ class Call:
 
     __slots__ = ("_dialling", "events", "partial", "site", "state", "target", "unframed", "upstream")
 
-    def __init__(self, site: Any) -> None:
-        self.site: Any = site
+    def __init__(self, site: Listener) -> None:
+        self.site = site
         self.state = CHOOSING
         self.target: Target | None = None
         self.upstream: Upstream | None = None

@@ -9,8 +9,6 @@ from __future__ import annotations
 import re
 from typing import Final
 
-import msgspec
-
 from spillway_sidecar.proxy.head import parse_request
 from spillway_sidecar.proxy.heads import RequestHead
 
@@ -37,7 +35,9 @@ def parse_mended(data: bytes, compat: frozenset[str], *, max_body_bytes: int) ->
     if end < 4:
         return parse_request(data, max_body_bytes=max_body_bytes)
     head = parse_request(_mend(data[:end], compat), max_body_bytes=max_body_bytes)
-    return None if head is None else msgspec.structs.replace(head, length=end)
+    if head is not None:
+        head.length = end
+    return head
 
 
 def _mend(head: bytes, compat: frozenset[str]) -> bytes:

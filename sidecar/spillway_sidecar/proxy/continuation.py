@@ -120,7 +120,7 @@ class ContinuedExchange(HeldExchange):
             return super().replied(head)
         if not self.accept(head):
             return False
-        if head.fields.get(b"content-type", _NONE)[:17].lower() != b"text/event-stream":
+        if not head.events:
             self.let_go()
             self._attempt_failed(Outcome.UPSTREAM_ERROR, blame=True, status=head.status)
             return False

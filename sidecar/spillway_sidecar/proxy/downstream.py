@@ -16,13 +16,14 @@ import fcntl
 import socket
 import struct
 import termios
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from spillway_sidecar.proxy.compat import parse_mended
 from spillway_sidecar.proxy.errors import Outcome, Refusal, error_response, malformed
 from spillway_sidecar.proxy.framing import ChunkedBody, FramingError
 from spillway_sidecar.proxy.head import body_too_large, parse_request
 from spillway_sidecar.proxy.heads import RequestHead
+from spillway_sidecar.proxy.repeated import RepeatedRequest, remembered_request
 
 if TYPE_CHECKING:
     from spillway_sidecar.proxy.exchange import Exchange
@@ -32,7 +33,7 @@ WRITE_HIGH_BYTES = 64 * 1024
 PIPELINE_BYTES = 64 * 1024
 LINGER_SECONDS = 2.0  # for the client to stop sending
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_NONE = b""
+_NONE: Final = b""
 _RESET = struct.pack("ii", 1, 0)
 
 
@@ -52,6 +53,7 @@ class Downstream:
         "_closing",
         "_head",
         "_held",
+        "_known",
         "_pieces",
         "_read",
         "deadline",
@@ -67,6 +69,7 @@ class Downstream:
         self.deadline = 0.0  # 0: the exchange has its own
         self._buffer = _NONE
         self._head: RequestHead | None = None
+        self._known: RepeatedRequest | None = None
         self._pieces: list[bytes] | None = None
         self._chunked: ChunkedBody | None = None
         self._read = 0
@@ -160,9 +163,9 @@ class Downstream:
         site = self.site
         try:
             limit = site.max_body_bytes
-            head = (
-                parse_mended(data, site.compat, max_body_bytes=limit) if site.compat else parse_request(data, max_body_bytes=limit)
-            )
+            head = self._known.again(data, limit) if self._known is not None else None
+            if head is None:
+                head = self._parse(data, limit)
             if head is None:
                 self._buffer = data
                 if first:
@@ -183,6 +186,15 @@ class Downstream:
         if size > end:
             self._buffer = data[end:]
         self._dispatch(head, data[start:end])
+
+    def _parse(self, data: bytes, max_body_bytes: int) -> RequestHead | None:
+        compat = self.site.compat
+        if compat:
+            return parse_mended(data, compat, max_body_bytes=max_body_bytes)
+        head = parse_request(data, max_body_bytes=max_body_bytes)
+        if head is not None:
+            self._known = remembered_request(data, head)
+        return head
 
     def _await(self, head: RequestHead, data: bytes) -> None:
         """The head has come, its body not yet, or not all of it: `data` is its start."""

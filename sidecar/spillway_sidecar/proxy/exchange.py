@@ -14,30 +14,23 @@ from __future__ import annotations
 
 import re
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from spillway_sidecar.proxy.call import OVER, STREAMING, WAITING, Call
 from spillway_sidecar.proxy.errors import Outcome, Refusal, interrupted_event
 from spillway_sidecar.proxy.framing import EVENT_ENDS, whole_events
-from spillway_sidecar.proxy.heads import Fields, RequestHead, ResponseHead
+from spillway_sidecar.proxy.heads import DROPPED, Fields, RequestHead, ResponseHead
 from spillway_sidecar.proxy.tail import TAIL_BYTES, usage, whole_stream
 
 if TYPE_CHECKING:
     from spillway_sidecar.proxy.downstream import Downstream
+    from spillway_sidecar.proxy.listener import Listener
     from spillway_sidecar.proxy.upstream import Upstream
 
-_NONE = b""
-_CRLF = b"\r\n"
+_NONE: Final = b""
+_CRLF: Final = b"\r\n"
 
-# Never passed on: hop by hop, or between our own parts.
-_DROPPED: Final = frozenset(
-    (
-        b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te", b"trailer", b"upgrade",
-        b"endpoint-load-metrics", b"x-request-id", b"x-spillway-admission", b"x-spillway-reason", b"alt-svc", b"set-cookie",
-        b"openai-organization", b"openai-project",
-    )
-)  # fmt: skip
-_DROPPED_LINES: Final = re.compile(rb"(?im)^(?:" + rb"|".join(re.escape(name) for name in sorted(_DROPPED)) + rb"):[^\r]*\r\n")
+_DROPPED_LINES: Final = re.compile(rb"(?im)^(?:" + rb"|".join(re.escape(name) for name in sorted(DROPPED)) + rb"):[^\r]*\r\n")
 _FRAMING_LINES: Final = re.compile(rb"(?im)^(?:content-length|transfer-encoding):[^\r]*\r\n")
 _STATUS_LINES: Final = {status.value: b"HTTP/1.1 %d %s\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
 _TOLD: Final = b'"code":"stream_interrupted"'
@@ -56,12 +49,14 @@ class Exchange(Call):
         "passed", "reframed", "request_id", "started", "status",
     )  # fmt: skip
 
-    def __init__(self, site: Any, client: Downstream, request: RequestHead, request_id: bytes, now: float) -> None:
+    def __init__(self, site: Listener, client: Downstream, request: RequestHead, request_id: bytes, now: float) -> None:
         super().__init__(site)
         self.client = client
         self.http11 = request.http11
         self.keep_alive = request.keep_alive
-        self.passed = _passed(request.fields)
+        if request.passed is None:
+            request.passed = _passed(request.fields)
+        self.passed = request.passed
         self.request_id = request_id
         self.started = now
         self.deadline = 0.0
@@ -96,12 +91,10 @@ class Exchange(Call):
         """The final head has come. False: the connection is not read for this exchange any more."""
         if not self.accept(head):
             return False
-        fields = head.fields
         blob = head.raw_fields
-        if not _DROPPED.isdisjoint(fields):
-            blob = _without_nominated(_DROPPED_LINES.sub(_NONE, blob), fields.get(b"connection", _NONE))
-        content_type = fields.get(b"content-type")
-        self.events = content_type is not None and content_type[:17].lower() == b"text/event-stream"
+        if not head.plain:
+            blob = _without_nominated(_DROPPED_LINES.sub(_NONE, blob), head.fields.get(b"connection", _NONE))
+        self.events = head.events
         if self.site.draining:
             self.keep_alive = False
         closing = _NONE if self.keep_alive else b"connection: close\r\n"

@@ -76,7 +76,7 @@ class Hedge(Call):
         """A good reply is held; after any other the first try is waited for alone."""
         if head.status < 300:
             self._head = head
-            self.events = head.fields.get(b"content-type", b"")[:17].lower() == b"text/event-stream"
+            self.events = head.events
             return True
         target = self.target
         self.let_go()

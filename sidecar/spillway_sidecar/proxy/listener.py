@@ -21,7 +21,7 @@ MAX_TURNED_AWAY: Final = 64
 RETRY_AFTER_SECONDS: Final = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ClientLimits:
     """What a client may send, and how slowly."""
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from spillway_sidecar.balancing.asleep import asked, is_there
 from spillway_sidecar.balancing.choose import Choice, choose, endpoints, supports
@@ -54,7 +54,7 @@ class Placement(Exchange):
         self, facts: Facts, body: bytes, route: CompiledRoute[Pool[Target]], rule: CompiledRule[Pool[Target]], fields: Fields
     ) -> None:
         """Takes what the request is and what it comes under; makes the first attempt, waits for room, or says that there is nowhere to go."""
-        self.router: RouteSite = self.site
+        self.router = cast("RouteSite", self.site)
         self.facts = facts
         self.body = body
         self.route = route
@@ -151,7 +151,9 @@ class Placement(Exchange):
         backend, target, candidates, diversion = choice
         if backend is not self.backend:
             self.backend = backend
-            self.stats = site.stats.backends.get(backend.key) or site.stats.backend(*backend.key)
+            if backend.stats is None:
+                backend.stats = site.stats.backend(*backend.key)
+            self.stats = backend.stats
         if site.decisions is not None and not fresh:
             self.attempts = (
                 *self.attempts,

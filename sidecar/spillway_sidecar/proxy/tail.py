@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
-from typing import Annotated, Final
+from typing import Final
 
 import msgspec
 
 from spillway_sidecar.proxy.framing import ChunkCursor, FramingError
+from spillway_sidecar.proxy.usage import decode_usage
 
 TAIL_BYTES: Final = 1024
-_NONE = b""
+_NONE: Final = b""
 _USAGE: Final = re.compile(rb'"prompt_tokens"\s*+:\s*+([0-9]{1,9})(?:[^}]*?"completion_tokens"\s*+:\s*+([0-9]{1,9}))?')
 _FINISHED: Final = re.compile(rb'"finish_reason"\s*+:\s*+"')
 _DONE: Final = re.compile(rb"(?:\A|[\r\n])data: ?+\[DONE\]")
@@ -44,17 +45,6 @@ def _texts(tail: bytes) -> Iterator[bytes]:
             yield b"." + text if start else text  # a line has begun before it
 
 
-_Count = Annotated[int, msgspec.Meta(ge=0, lt=1_000_000_000)]
-
-
-class _Usage(msgspec.Struct, gc=False):
-    prompt_tokens: _Count
-    completion_tokens: _Count | None = None
-
-
-_decode_usage = msgspec.json.Decoder(_Usage).decode
-
-
 def usage(tail: bytes) -> tuple[int | None, int | None]:
     """Prompt and completion tokens as the engine counted them, where the reply's end tells."""
     start = tail.rfind(b'"usage"')
@@ -62,7 +52,7 @@ def usage(tail: bytes) -> tuple[int | None, int | None]:
         return None, None
     start = tail.find(b"{", start)
     try:
-        told = _decode_usage(tail[start : tail.find(b"}", start) + 1])
+        told = decode_usage(tail[start : tail.find(b"}", start) + 1])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # e.g. an object within it: look for the two figures alone
         return _search_usage(tail, start)
     return told.prompt_tokens, told.completion_tokens

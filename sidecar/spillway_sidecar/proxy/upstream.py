@@ -24,6 +24,7 @@ from spillway_sidecar.proxy.framing import (
 )
 from spillway_sidecar.proxy.head import parse_response
 from spillway_sidecar.proxy.heads import ResponseHead
+from spillway_sidecar.proxy.repeated import RepeatedReply, remembered_reply
 from spillway_sidecar.scheduling.speed import ClusterSpeed
 from spillway_sidecar.scheduling.state import EndpointState
 from spillway_wire.names import RequestType
@@ -43,7 +44,7 @@ KEY_REFUSED: Final = "KeyRefused"
 ADDRESS_REFUSED: Final = "AddressRefused"
 
 _IDLE, _HEAD, _LENGTH, _BETWEEN, _CHUNKED, _UNTIL_CLOSE, _DEAD = range(7)
-_NONE = b""
+_NONE: Final = b""
 
 
 class Target(EndpointState):
@@ -114,6 +115,7 @@ class Upstream:
         "_held",
         "_interim",
         "_keep",
+        "_known",
         "_left",
         "_state",
         "answered",
@@ -137,6 +139,7 @@ class Upstream:
         self._cursor: ChunkCursor | None = None
         self._held = _NONE
         self._keep = True
+        self._known: RepeatedReply | None = None
         self._interim = 0
 
     def send(self, exchange: Call, data: bytes) -> None:
@@ -201,14 +204,17 @@ class Upstream:
     # --- reading one reply
 
     def _head(self, exchange: Call, data: bytes) -> None:
-        try:
-            head = parse_response(data)
-        except ValueError:
-            self._broken(exchange)
-            return
+        head = self._known.again(data) if self._known is not None else None
         if head is None:
-            self._buffer = data
-            return
+            try:
+                head = parse_response(data)
+            except ValueError:
+                self._broken(exchange)
+                return
+            if head is None:
+                self._buffer = data
+                return
+            self._known = remembered_reply(data, head)
         self._buffer = _NONE
         if head.status < 200:
             self._interim_head(exchange, head, data)

@@ -6,7 +6,8 @@ from typing import Final
 
 import msgspec
 
-from spillway_sidecar.scheduling.speed import EXPECTED_OUTPUT_TOKENS
+from spillway_sidecar.routing.bodies import decode_body
+from spillway_sidecar.scheduling.request import Request
 from spillway_wire.names import RequestType
 
 BYTES_PER_TOKEN: Final = 4  # the usual rule of thumb for English text in a byte-pair encoding
@@ -20,23 +21,16 @@ PATHS: Final[dict[bytes, RequestType]] = {
 }
 
 
-class Facts(msgspec.Struct, gc=False):
-    """A classified request. `prompt_tokens` is an estimate from the body's size; the keys are hashes, 0 for none."""
+class Facts(Request):
+    """A classified request. `prompt_tokens` is an estimate from the body's size."""
 
-    type: RequestType
-    model: str
-    stream: bool
-    prompt_tokens: int
-    prefix: int = 0
-    session: int = 0
-    adapter: str = ""  # the model's name as it is sent upstream, set with the backend
-    shared: float = -1.0  # this and `limit` are set by a picker
-    limit: int = 0
+    __slots__ = ("model", "stream", "type")
 
-    @property
-    def cost(self) -> int:
-        """Load of the request in estimated tokens."""
-        return self.prompt_tokens + EXPECTED_OUTPUT_TOKENS
+    def __init__(self, type: RequestType, model: str, stream: bool, prompt_tokens: int, prefix: int = 0) -> None:  # noqa: A002
+        super().__init__(prompt_tokens, prefix)
+        self.type = type
+        self.model = model
+        self.stream = stream
 
 
 class BadRequest(Exception):
@@ -48,14 +42,6 @@ class BadRequest(Exception):
         self.param = param
 
 
-class _Body(msgspec.Struct):
-    model: str
-    stream: bool | None = None
-
-
-_DECODE = msgspec.json.Decoder(_Body).decode
-
-
 def estimate_tokens(body_bytes: int) -> int:
     """Tokens in a prompt whose request body has that many bytes; at least one."""
     return body_bytes // BYTES_PER_TOKEN or 1
@@ -64,7 +50,7 @@ def estimate_tokens(body_bytes: int) -> int:
 def classify(request_type: RequestType, body: bytes) -> Facts:
     """The facts of a request. Raises `BadRequest` for a body that is no JSON object with a model's name."""
     try:
-        fields = _DECODE(body)
+        fields = decode_body(body)
     except msgspec.ValidationError as error:
         raise _explain(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError):

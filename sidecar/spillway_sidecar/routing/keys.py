@@ -12,19 +12,12 @@ from zlib import crc32
 
 import msgspec
 
+from spillway_sidecar.routing.bodies import decode_session
 from spillway_sidecar.routing.classify import Facts
 from spillway_sidecar.scheduling.profile import Profile
 from spillway_wire.names import RequestType
 
 PREFIX_BYTES: Final = 1024
-
-
-class _Session(msgspec.Struct, gc=False):
-    prompt_cache_key: str | None = None
-    user: str | None = None
-
-
-_DECODE = msgspec.json.Decoder(_Session).decode
 
 
 def read_keys(facts: Facts, profile: Profile, fields: Mapping[bytes, bytes], body: bytes) -> None:
@@ -50,7 +43,7 @@ def session_key(header: bytes, fields: Mapping[bytes, bytes], body: bytes) -> in
     value = fields.get(header)
     if value is None:
         try:
-            named = _DECODE(body)
+            named = decode_session(body)
         except (msgspec.ValidationError, RecursionError):
             return 0
         value = (named.prompt_cache_key or named.user or "").encode()

@@ -21,38 +21,55 @@ from spillway_wire.snapshot import BackendRef, FlowControl, Match, Retries, Rout
 C = TypeVar("C")
 
 
-@dataclass(frozen=True, slots=True)
 class Backend(Generic[C]):
     """One backend of a rule, ready to be chosen. `weight` is the effective one."""
 
-    name: str
-    cluster: C
-    weight: float
-    model: str  # the name sent upstream
-    types: frozenset[RequestType]
-    route: str
-    rule: str
-    key: tuple[str, str, str]  # route, rule, name: what it is counted under
-    fallback: Any = None  # of its priority
-    spill: Any = None
-    priority: int = 0
+    __slots__ = ("cluster", "fallback", "key", "model", "name", "priority", "route", "rule", "spill", "stats", "types", "weight")
+
+    def __init__(
+        self,
+        name: str,
+        cluster: C,
+        weight: float,
+        model: str,
+        types: frozenset[RequestType],
+        route: str,
+        rule: str,
+        fallback: Any = None,
+        spill: Any = None,
+        priority: int = 0,
+    ) -> None:
+        self.name = name
+        self.cluster = cluster
+        self.weight = weight
+        self.model = model  # the name sent upstream
+        self.types = types
+        self.route = route
+        self.rule = rule
+        self.key = (route, rule, name)  # what it is counted under
+        self.fallback = fallback  # of its priority
+        self.spill = spill
+        self.priority = priority
+        self.stats: Any = None  # its counters, found when they are first asked for
 
 
-@dataclass(frozen=True, slots=True)
 class PriorityGroup(Generic[C]):
     """Backends of one priority, those with weight 0 left out, and the conditions under which requests go on to the next."""
 
-    priority: int
-    backends: tuple[Backend[C], ...]
-    fallback: Any = None  # `balancing.fallback.Fallback`
-    spill: Any = None  # `balancing.spill.Spill`
+    __slots__ = ("backends", "fallback", "priority", "spill")
+
+    def __init__(self, priority: int, backends: tuple[Backend[C], ...], fallback: Any = None, spill: Any = None) -> None:
+        self.priority = priority
+        self.backends = backends
+        self.fallback = fallback  # `balancing.fallback.Fallback`
+        self.spill = spill  # `balancing.spill.Spill`
 
 
 # (route, rule, priority) -> what stands for the rule's fallback and spill at that priority, living on from table to table.
 ConditionsOf = Callable[[Route, Rule, int], tuple[Any, Any]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CompiledMatch:
     """A match with its conditions in the form that a request's facts have."""
 
@@ -70,22 +87,42 @@ class CompiledMatch:
         return all(headers.get(name) == value for name, value in self.headers)
 
 
-@dataclass(frozen=True, slots=True)
 class CompiledRule(Generic[C]):
     """A rule: its matches (none: takes everything) and its backends by priority. `wakes`: those that scale, which may have no replica."""
 
-    name: str
-    matches: tuple[CompiledMatch, ...]
-    groups: tuple[PriorityGroup[C], ...]
-    profile: Profile = DEFAULT
-    wakes: tuple[Backend[C], ...] = ()
+    __slots__ = ("groups", "matches", "name", "profile", "wakes")
+
+    def __init__(
+        self,
+        name: str,
+        matches: tuple[CompiledMatch, ...],
+        groups: tuple[PriorityGroup[C], ...],
+        profile: Profile = DEFAULT,
+        wakes: tuple[Backend[C], ...] = (),
+    ) -> None:
+        self.name = name
+        self.matches = matches
+        self.groups = groups
+        self.profile = profile
+        self.wakes = wakes
 
     def takes(self, facts: Facts, headers: Mapping[bytes, bytes]) -> bool:
         """Whether any match holds, or there is none."""
         return not self.matches or any(match.holds(facts, headers) for match in self.matches)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
+class CompiledTimeouts:
+    """How long what may take, in seconds."""
+
+    first_token_seconds: float
+    stream_idle_seconds: float
+    request_seconds: float
+    connect_seconds: float
+    admission_seconds: float
+
+
+@dataclass(frozen=True)
 class CompiledFlow:
     """How requests wait, with header names and values in the form that a request's head has."""
 
@@ -97,16 +134,26 @@ class CompiledFlow:
     fairness_header: bytes
 
 
-@dataclass(frozen=True, slots=True)
 class CompiledRoute(Generic[C]):
     """A route: rules in order, and what holds for all of them."""
 
-    name: str
-    models: tuple[str, ...]
-    rules: tuple[CompiledRule[C], ...]
-    timeouts: Timeouts
-    retries: Retries
-    flow: CompiledFlow
+    __slots__ = ("flow", "models", "name", "retries", "rules", "timeouts")
+
+    def __init__(
+        self,
+        name: str,
+        models: tuple[str, ...],
+        rules: tuple[CompiledRule[C], ...],
+        timeouts: CompiledTimeouts,
+        retries: Retries,
+        flow: CompiledFlow,
+    ) -> None:
+        self.name = name
+        self.models = models
+        self.rules = rules
+        self.timeouts = timeouts
+        self.retries = retries
+        self.flow = flow
 
     def rule_for(self, facts: Facts, headers: Mapping[bytes, bytes]) -> CompiledRule[C] | None:
         """The first rule that takes the request."""
@@ -116,13 +163,15 @@ class CompiledRoute(Generic[C]):
         return None
 
 
-@dataclass(frozen=True, slots=True)
 class RoutingTable(Generic[C]):
     """Routes by the model names that clients send."""
 
-    version: str
-    routes: dict[str, CompiledRoute[C]]  # by model name
-    models: tuple[str, ...]
+    __slots__ = ("models", "routes", "version")
+
+    def __init__(self, version: str, routes: dict[str, CompiledRoute[C]], models: tuple[str, ...]) -> None:
+        self.version = version
+        self.routes = routes  # by model name
+        self.models = models
 
 
 def compile_table(
@@ -148,7 +197,7 @@ def compile_table(
             rules=tuple(
                 _compile_rule(route, rule, effective.get(rule.name, {}), cluster_of, conditions_of, holding) for rule in route.rules
             ),
-            timeouts=route.timeouts,
+            timeouts=_compile_timeouts(route.timeouts),
             retries=route.retries,
             flow=_compile_flow(route.flow_control),
         )
@@ -175,7 +224,6 @@ def _compile_rule(
             types=frozenset(types),
             route=route.name,
             rule=rule.name,
-            key=(route.name, rule.name, ref.cluster),
             fallback=fallback,
             spill=spill,
             priority=ref.priority,
@@ -191,6 +239,16 @@ def _compile_rule(
     matches = tuple(_compile_match(match) for match in rule.matches)
     wakes = tuple(backend for group in groups for backend in group.backends if backend.name in holding)
     return CompiledRule(rule.name, matches, groups, compile_profile(rule.scheduling or route.scheduling), wakes)
+
+
+def _compile_timeouts(timeouts: Timeouts) -> CompiledTimeouts:
+    return CompiledTimeouts(
+        timeouts.first_token_seconds,
+        timeouts.stream_idle_seconds,
+        timeouts.request_seconds,
+        timeouts.connect_seconds,
+        timeouts.admission_seconds,
+    )
 
 
 def _compile_flow(flow: FlowControl) -> CompiledFlow:

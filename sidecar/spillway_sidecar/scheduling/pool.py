@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from spillway_sidecar.scheduling.arrivals import Arrivals
@@ -15,7 +14,6 @@ from spillway_sidecar.scheduling.state import EndpointState
 E = TypeVar("E", bound=EndpointState)
 
 
-@dataclass(slots=True)
 class Pool(Generic[E]):
     """`targets` are all endpoints of the cluster `name`; `speed` is their mean; by `peers` they know of each other.
 
@@ -24,19 +22,29 @@ class Pool(Generic[E]):
     a request waits for its first endpoint, and what is asked of it.
     """
 
-    name: str
-    targets: list[E]
-    speed: ClusterSpeed
-    peers: Peers = field(default_factory=Peers)
-    prefixes: Recurrence = field(default_factory=Recurrence)
-    cost: tuple[float, float] | None = None
-    hold_seconds: float = 0.0
-    arrivals: Arrivals | None = None
-    turn: int = 0  # of round robin
-    homes: Homes[E] = field(init=False)
+    __slots__ = ("arrivals", "cost", "hold_seconds", "homes", "name", "peers", "prefixes", "speed", "targets", "turn")
 
-    def __post_init__(self) -> None:
-        self.homes = Homes(self.targets)
-        self.peers.endpoints = self.targets
-        for target in self.targets:
+    def __init__(
+        self,
+        name: str,
+        targets: list[E],
+        speed: ClusterSpeed,
+        peers: Peers | None = None,
+        prefixes: Recurrence | None = None,
+        cost: tuple[float, float] | None = None,
+        hold_seconds: float = 0.0,
+        arrivals: Arrivals | None = None,
+    ) -> None:
+        self.name = name
+        self.targets = targets
+        self.speed = speed
+        self.peers = peers or Peers()
+        self.prefixes = prefixes or Recurrence()
+        self.cost = cost
+        self.hold_seconds = hold_seconds
+        self.arrivals = arrivals
+        self.turn = 0  # of round robin
+        self.homes = Homes(targets)
+        self.peers.endpoints = targets
+        for target in targets:
             target.peers = self.peers

@@ -12,7 +12,7 @@ from typing import Final
 
 from spillway_wire.loads import TTFT_BUCKETS_SECONDS, BackendTraffic, RouteErrors
 
-BUCKETS: Final = TTFT_BUCKETS_SECONDS
+BUCKETS: Final[tuple[float, ...]] = TTFT_BUCKETS_SECONDS
 _SIZE: Final = len(BUCKETS) + 1
 
 
