@@ -41,6 +41,7 @@ class Load(Struct, frozen=True, omit_defaults=True):
     memory_ratio: Ratio | None = None
     adapters: Annotated[tuple[Annotated[str, Meta(max_length=256)], ...], Meta(max_length=32)] = ()  # LoRA adapters that are loaded
     waiting_tokens: TokenCount | None = None  # of `in_flight_tokens`, those of requests without a first token
+    place_tokens: TokenCount | None = None  # what one more request would wait for a place in the engine, in tokens of prompt
 
 
 class BackendTraffic(Struct, frozen=True, omit_defaults=True):

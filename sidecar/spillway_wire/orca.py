@@ -28,6 +28,7 @@ _DECODER = msgspec.json.Decoder(_Orca)
 _ENCODER = msgspec.json.Encoder()
 _OPTIONAL = (
     ("waiting_tokens", "waiting_tokens"),
+    ("place_tokens", "place_tokens"),
     ("engine_waiting", "num_requests_waiting"),
     ("engine_running", "num_requests_running"),
     ("kv_cache_ratio", "kv_cache_usage_perc"),

@@ -258,6 +258,7 @@ class Bench:
                     engine_up=state["up"],
                     draining=site.draining,
                     waiting_tokens=site.waiting_tokens,
+                    place_tokens=site.places.wait_tokens,
                 )
             )
 

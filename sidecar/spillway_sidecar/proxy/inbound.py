@@ -20,6 +20,7 @@ from spillway_sidecar.proxy.heads import RequestHead, ResponseHead
 from spillway_sidecar.proxy.listener import ClientLimits, Listener
 from spillway_sidecar.proxy.upstream import Target
 from spillway_sidecar.routing.classify import PATHS, estimate_tokens
+from spillway_sidecar.scheduling.places import Places
 from spillway_sidecar.telemetry.stats import Histogram
 from spillway_wire.names import Admission, RequestType
 
@@ -65,6 +66,7 @@ class InboundSite(Listener):
         self.ttft = Histogram()
         self.output_tokens_total = 0
         self.waiting_tokens = 0  # of requests without a first token
+        self.places = Places()
         self._id_prefix = id_prefix.encode()
         self._counter = 0
 
@@ -84,7 +86,7 @@ class InboundSite(Listener):
         bound = head.fields.get(b"x-spillway-max-waiting")
         if (
             bound is not None
-            and self.waiting_tokens > _number(bound, self.waiting_tokens, MAX_WAITING_TOKENS)
+            and self.waiting_tokens + (self.places.wait_tokens or 0) > _number(bound, self.waiting_tokens, MAX_WAITING_TOKENS)
             and not self.draining
         ):
             self._decline(client, head)
@@ -123,6 +125,11 @@ class InboundSite(Listener):
     def max_concurrency(self) -> int:
         """Limit on `in_flight`."""
         return self.limiter.max_concurrency
+
+    @property
+    def place_tokens(self) -> int | None:
+        """What one more request would wait for a place in the engine."""
+        return self.places.wait_tokens
 
     def load_line(self) -> bytes:
         """The header line with the load."""
@@ -164,6 +171,7 @@ class InboundSite(Listener):
             "connections": len(self.connections),
             "draining": self.draining,
             "limiter": self.limiter.info(),
+            "places": self.places.info(),
             "engine": self.engine.info(),
             "outcomes": dict(self.outcomes),
         }
@@ -172,7 +180,19 @@ class InboundSite(Listener):
 class InboundExchange(Exchange):
     """One request before the engine."""
 
-    __slots__ = ("_asked", "_entered", "_fresh", "_waits", "body", "inbound", "limit", "priority", "request_type", "tokens")
+    __slots__ = (
+        "_asked",
+        "_entered",
+        "_fresh",
+        "_number",
+        "_waits",
+        "body",
+        "inbound",
+        "limit",
+        "priority",
+        "request_type",
+        "tokens",
+    )
 
     def __init__(
         self,
@@ -198,6 +218,7 @@ class InboundExchange(Exchange):
         self._entered = False
         self._fresh = False
         self._waits = False  # for its first token
+        self._number = 0  # among those that came to the engine
 
     def begin(self) -> None:
         """Answers with the admission, then starts or waits."""
@@ -214,6 +235,7 @@ class InboundExchange(Exchange):
             return
         self._entered = self._waits = True
         site.waiting_tokens += self.tokens
+        self._number = site.places.enter()
         self.deadline = self.limit
         if self._asked:
             position = b"x-spillway-position: %d\r\n" % site.limiter.position(self.priority) if answer is Admission.QUEUED else b""
@@ -278,6 +300,8 @@ class InboundExchange(Exchange):
         self._arrive()
         if self.status < 400:
             self.inbound.ttft.observe(self.first_byte_at - self.started)
+            if self.events:
+                self.inbound.places.first_token(self._number, self.tokens, self.started, self.first_byte_at)
 
     def _arrive(self) -> None:
         if self._waits:
@@ -317,6 +341,7 @@ class InboundExchange(Exchange):
         self._arrive()
         if self._entered:
             self._entered = False
+            site.places.end(site.now - self.first_byte_at if self.events and self.first_byte_at else 0.0, site.now)
             for exchange in site.limiter.leave(self):
                 exchange.start()
 

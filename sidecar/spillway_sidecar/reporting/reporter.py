@@ -60,6 +60,11 @@ class InboundCounters(Protocol):
         raise NotImplementedError
 
     @property
+    def place_tokens(self) -> int | None:
+        """What one more request would wait for a place in the engine."""
+        raise NotImplementedError
+
+    @property
     def max_concurrency(self) -> int:
         """Limit on `in_flight`."""
         raise NotImplementedError
@@ -105,7 +110,7 @@ class _Slow:
     tokens_per_second: float | None = None
 
 
-_Counts = tuple[int, int, int, int, int, bool]
+_Counts = tuple[int, int, int, int, int | None, int, bool]
 Send = Callable[[Callable[[], Report]], bool]
 
 
@@ -154,7 +159,7 @@ class Reporter:
             return None
         inbound = self._inbound()
         counts = (
-            inbound.in_flight, inbound.queued, inbound.in_flight_tokens, inbound.waiting_tokens, inbound.max_concurrency, inbound.draining,
+            inbound.in_flight, inbound.queued, inbound.in_flight_tokens, inbound.waiting_tokens, inbound.place_tokens, inbound.max_concurrency, inbound.draining,
         )  # fmt: skip
         if self._load is None or counts != self._counts:
             self._counts = counts
@@ -256,7 +261,7 @@ class Reporter:
 
 
 def _load(counts: _Counts, slow: _Slow) -> Load:
-    in_flight, queued, tokens, waiting, max_concurrency, draining = counts
+    in_flight, queued, tokens, waiting, place, max_concurrency, draining = counts
     return Load(
         in_flight=_within(in_flight, _MAX_COUNT),
         queued=_within(queued, _MAX_COUNT),
@@ -274,6 +279,7 @@ def _load(counts: _Counts, slow: _Slow) -> Load:
         memory_ratio=slow.host.memory_ratio,
         adapters=slow.engine.load.adapters,
         waiting_tokens=_within(waiting, _MAX_TOKENS),
+        place_tokens=_within(place, _MAX_TOKENS) if place else None,
     )
 
 

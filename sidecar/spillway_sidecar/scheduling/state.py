@@ -123,6 +123,8 @@ class EndpointState(EndpointHealth):
             waiting = (load.queued + (load.engine_waiting or 0)) * self.speed.mean_cost
         if waiting is not None:
             before, self.told_tokens = self.told_tokens, waiting + RUNNING_TOKENS * (load.in_flight + load.queued)
+            if load.place_tokens:
+                self.told_tokens += load.place_tokens
             still = self.told_tokens == before > 0.0 and self.sent_since_tokens > 0
             self.told_at = _NEVER if still else now
             if not still:
@@ -173,7 +175,9 @@ class EndpointState(EndpointHealth):
             self.probing = False
 
     def first_token(self, stream: bool, seconds: float, prompt_tokens: int, now: float, ahead_tokens: int = 0) -> None:
-        """Takes in one time to first token, with what was ahead when the request was sent."""
+        """Takes in one time to first token, with what was ahead when the request was sent. Who waits for a place tells nothing of the engine's speed."""
+        if self.load is not None and self.load.place_tokens:
+            return
         relative = self.speed.observe(stream, seconds, prompt_tokens, ahead_tokens)
         current = self.slowness_now(now) if self.slowness != 1.0 else 1.0
         gain = SLOWNESS_GAIN if stream else UNARY_GAIN

@@ -23,6 +23,7 @@ class Counters:
     draining: bool = False
     output_tokens_total: int = 0
     waiting_tokens: int = 0
+    place_tokens: int | None = None
 
 
 class Clock:
@@ -96,9 +97,9 @@ class TestLoad:
     def test_it_has_what_the_listener_the_engine_and_the_gpu_say(self) -> None:
         setting = Setting()
         setting.tick()
-        setting.counters = Counters(3, 1, 500, 8, draining=True, waiting_tokens=70)
+        setting.counters = Counters(3, 1, 500, 8, draining=True, waiting_tokens=70, place_tokens=900)
         assert setting.reporter.current_load() == Load(
-            3, 1, 500, 8, None, True, True, 2, 4, 0.5, 0.9, 0.7, cpu_ratio=0.25, memory_ratio=0.75, adapters=("a",), waiting_tokens=70,
+            3, 1, 500, 8, None, True, True, 2, 4, 0.5, 0.9, 0.7, cpu_ratio=0.25, memory_ratio=0.75, adapters=("a",), waiting_tokens=70, place_tokens=900,
         )  # fmt: skip
 
     def test_before_the_first_tick_engine_and_gpu_are_unknown(self) -> None:

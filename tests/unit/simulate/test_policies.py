@@ -77,6 +77,12 @@ def test_ours_is_better_than_least_request_with_many_routers():
     assert ours.ttft_p99_seconds < 0.8 * least.ttft_p99_seconds
 
 
+def test_ours_knows_engines_that_are_short_of_places():
+    short = replace(USUAL, setting=replace(USUAL.setting, engine=EngineSpec(max_running=12)), warmup_seconds=40.0)
+    ours, least = figures(short, "ours"), figures(short, "least-request")
+    assert ours.ttft_p99_seconds < 0.7 * least.ttft_p99_seconds
+
+
 def test_ours_keeps_prompts_together_that_begin_alike():
     shared = replace(USUAL, traffic=SHARED)
     ours, least = figures(shared, "ours"), figures(shared, "least-request")
