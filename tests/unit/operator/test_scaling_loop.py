@@ -116,6 +116,8 @@ def test_replicas_follow_the_load_up_at_once_and_down_late():
     assert plant.condition() == ("True", reasons.DELAYED)
     plant.run(300, 500.0)
     assert plant.there("fast") == 1
+    plant.run(30, 0.0)
+    assert plant.condition() == ("True", reasons.AT_LEAST)
     ups = plant.bench.metrics.scalings.labels(backend="default/fast", direction="up")._value.get()
     assert ups <= 4
 
@@ -255,7 +257,7 @@ def test_a_target_that_is_slow_to_say_so_is_asked_for_the_same_and_not_for_more(
     plant.run(60, 900.0)
     asked: list[int] = []
     plant.targets.scale = lambda ref, replicas: asked.append(replicas)  # type: ignore[method-assign]
-    plant.run(24, 5000.0)
+    plant.run(40, 5000.0)
     assert asked == sorted(asked)
     assert max(asked) <= 7
     assert plant.bench.metrics.scalings.labels(backend="default/fast", direction="up")._value.get() <= 3
@@ -301,6 +303,9 @@ def test_the_cheap_hardware_of_a_model_grows_first_and_shrinks_last():
 
 def test_what_tokens_cost_is_measured_shown_and_told_rarely():
     plant = Plant(costly("fast", "3.6", maxReplicas=2), fast=1).run(40, 500.0)
+    cluster = plant.bench.world.drafts["cluster", "default/fast"].resource
+    assert isinstance(cluster, Cluster)
+    assert cluster.hold_seconds == 300.0
     assert cluster_cost(plant.bench, "fast") is None, "what a replica does is not known"
     assert plant.status().cost is not None
     plant.run(200, 5000.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from spillway_operator.scaling.idle import Idle
@@ -24,18 +26,29 @@ def test_an_idle_replica_teaches_nothing_but_what_it_has_shown():
 
 def test_a_saturated_one_does():
     throughput = Throughput()
-    now = run(throughput, 0.0, 10, served=8000.0, ready=4, saturated=1.0)
-    assert throughput.learned is None, "the window of the traffic is not full of it yet"
-    now = run(throughput, now, 20, served=8000.0, ready=4, saturated=1.0)
+    now = run(throughput, 0.0, 28, served=8000.0, ready=4, saturated=1.0)
+    assert throughput.learned is None, "the window of the traffic was not full of it for long"
+    now = run(throughput, now, 6, served=8000.0, ready=4, saturated=1.0)
     assert throughput.learned == 2000.0
     # Other prompts, other figures: within minutes.
-    now = run(throughput, now, 240, served=4000.0, ready=4, saturated=1.0)
+    now = run(throughput, now, 300, served=4000.0, ready=4, saturated=1.0)
     assert throughput.learned == pytest.approx(1000.0, rel=0.05)
     # Half of them with room: says nothing. More than it says: it is wrong.
     now = run(throughput, now, 120, served=2000.0, ready=4, saturated=0.5)
     assert throughput.learned == pytest.approx(1000.0, rel=0.05)
-    run(throughput, now, 20, served=6000.0, ready=4, saturated=0.0)
+    run(throughput, now, 90, served=6000.0, ready=4, saturated=0.0)
     assert throughput.learned == 1500.0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_bursts_of_answers_that_end_are_not_what_a_replica_does(seed: int):
+    rng = random.Random(seed)
+    throughput, now = Throughput(), 0.0
+    for _ in range(600):
+        now += 2.0
+        throughput.observe(now, max(0.0, rng.gauss(4000.0, 1000.0)), 4, 1.0 if 100.0 < now < 400.0 else 0.0)
+        if now > 140.0:
+            assert throughput.learned == pytest.approx(1000.0, rel=0.2)
 
 
 def test_replicas_that_have_just_come_or_gone_do_not_skew_it():

@@ -120,8 +120,8 @@ class ScaledWorld(World):
         return sum(self.engines[index].in_flight for index in self._ready) / batch
 
 
-def run_coupled(watch: Watch, cold_start_seconds: float, seed: int) -> tuple[list[tuple[float, float]], list[float]]:
-    """Runs the scene; waits with equal weights, and the mean wait of what came in each tick."""
+def run_coupled(watch: Watch, cold_start_seconds: float, seed: int) -> tuple[list[tuple[float, float]], list[float], float]:
+    """Runs the scene; waits with equal weights, the mean wait of what came in each tick, and the share that was refused."""
     world = ScaledWorld(watch, cold_start_seconds, seed)
     requests = world.run(world.arrivals()).requests
     of_tick: list[list[float]] = [[] for _ in range(int(watch.scene.seconds / TICK_SECONDS) + 1)]
@@ -129,4 +129,5 @@ def run_coupled(watch: Watch, cold_start_seconds: float, seed: int) -> tuple[lis
         if not request.failed:
             of_tick[int(request.arrived_at / TICK_SECONDS)].append(request.first_at - request.arrived_at)
     waits = [(wait, 1.0) for tick in of_tick for wait in tick]
-    return waits, [sum(tick) / len(tick) if tick else 0.0 for tick in of_tick]
+    refused = sum(request.failed for request in requests) / max(1, len(requests))
+    return waits, [sum(tick) / len(tick) if tick else 0.0 for tick in of_tick], refused

@@ -26,6 +26,7 @@ class Figures:
     lowered_blind: int  # replicas that were taken away while nothing was measured
     wait_p50_seconds: float
     wait_p99_seconds: float
+    refused_ratio: float  # of the requests, where those are simulated: every place was taken
     replica_hours: float
     most_replicas: int
 
@@ -34,7 +35,7 @@ class Figures:
         return asdict(self)
 
 
-def measure(scene: Scene, samples: Sequence[Sample], waits: Waits) -> Figures:
+def measure(scene: Scene, samples: Sequence[Sample], waits: Waits, refused_ratio: float = 0.0) -> Figures:
     """The figures of one run."""
     asked = [sample.asked_for for sample in samples]
     steps = [after - before for before, after in itertools.pairwise(asked) if after != before]
@@ -50,6 +51,7 @@ def measure(scene: Scene, samples: Sequence[Sample], waits: Waits) -> Figures:
         lowered_blind=sum(max(0, before - after) for before, after in itertools.pairwise(blind)),
         wait_p50_seconds=weighted_percentile(waits, 0.50),
         wait_p99_seconds=weighted_percentile(waits, 0.99),
+        refused_ratio=refused_ratio,
         replica_hours=hours,
         most_replicas=max(asked),
     )

@@ -51,15 +51,15 @@ def run_job(job: Job) -> Result:
     scene = SCENES[job.scene]
     watch = Watch(scene, SCALERS[job.scaler], job.seed)
     if scene.coupled:
-        waits, wait_of_tick = run_coupled(watch, job.cold_start_seconds, job.seed)
+        waits, wait_of_tick, refused = run_coupled(watch, job.cold_start_seconds, job.seed)
     else:
-        waits = Fluid(watch, job.cold_start_seconds).run()
+        waits, refused = Fluid(watch, job.cold_start_seconds).run(), 0.0
         wait_of_tick = [seconds for seconds, _ in waits]
     every = max(1, len(watch.samples) // POINTS)
     curve = tuple(
         Point(s.at, s.mean, s.asked_for, s.ready, wait) for s, wait in list(zip(watch.samples, wait_of_tick, strict=False))[::every]
     )
-    return Result(job, measure(scene, watch.samples, waits), curve)
+    return Result(job, measure(scene, watch.samples, waits, refused), curve)
 
 
 def run_jobs(jobs: Sequence[Job], processes: int, progress: Callable[[float], None]) -> list[Result]:

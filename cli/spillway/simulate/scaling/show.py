@@ -108,7 +108,7 @@ def _print(results: Sequence[Result], judged: Sequence[Verdict], seeds: int) -> 
         )
 
 
-_HEADINGS: Final = ["POLICY", "REVERSALS", "CHANGES", "WASTE%", "OVERSHOOT%", "WAIT-P50", "P99", "HOURS", "MOST"]
+_HEADINGS: Final = ["POLICY", "REVERSALS", "CHANGES", "WASTE%", "OVERSHOOT%", "WAIT-P50", "P99", "REFUSED%", "HOURS", "MOST"]
 
 
 def _row(scaler: str, figures: Sequence[Figures]) -> list[str]:
@@ -123,6 +123,7 @@ def _row(scaler: str, figures: Sequence[Figures]) -> list[str]:
         f"{100 * max(each.overshoot_ratio for each in figures):.0f}",
         f"{mean('wait_p50_seconds'):.1f}",
         f"{mean('wait_p99_seconds'):.1f}",
+        f"{100 * mean('refused_ratio'):.1f}",
         f"{mean('replica_hours'):.1f}",
         str(max(each.most_replicas for each in figures)),
     ]
