@@ -58,15 +58,14 @@ class ShownReason:
 
     def settle(self, now: float, found: str, *, changes: bool, under_way: bool) -> str:
         """What to show. `changes`: the number is changed now; `under_way`: replicas are on their way from the last change."""
-        kept = found in {Reason.CONFIRMING.value, self.shown} or (under_way and self.shown in _CHANGES)
-        if changes:
-            self.shown = self.next = found
-        elif kept:
-            self.next = self.shown
-        elif found != self.next:
+        if changes or (under_way and self.shown in _CHANGES):
+            self.shown = self.next = found if changes else self.shown
+        elif found == self.shown:
+            self.next = found
+        elif found not in {self.next, Reason.CONFIRMING.value}:
             self.next, self.since = found, now
-        elif now - self.since >= _REASON_SECONDS:
-            self.shown = found
+        elif self.next != self.shown and now - self.since >= _REASON_SECONDS:
+            self.shown = self.next
         return self.shown
 
 

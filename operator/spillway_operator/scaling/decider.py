@@ -20,7 +20,7 @@ from __future__ import annotations
 import enum
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from spillway_operator.scaling.needs import Need
 from spillway_operator.scaling.rates import FREE, Changes, Rates, highest, lowest
@@ -41,6 +41,9 @@ class Reason(enum.StrEnum):
     AT_LEAST = "AtMinReplicas"
     AT_MOST = "AtMaxReplicas"
     LIMITED = "ScalingLimited"  # by a declared rate
+
+
+_MOOT: Final = frozenset({Reason.CONFIRMING, Reason.DELAYED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +117,17 @@ class Decider:
             found = self._at_the_rate(now, found, replicas.asked_for)
         desired = min(max(found.desired, replicas.least), replicas.most)
         if desired == found.desired:
-            return found
+            return found if found.reason not in _MOOT else self._moot(found, replicas)
         reason = Reason.AT_LEAST if desired > found.desired else Reason.AT_MOST
         return Decision(desired, found.valid, reason if found.valid else found.reason, found.panic)
+
+    def _moot(self, found: Decision, replicas: Replicas) -> Decision:
+        """What is about to be decided is out of bounds: the bound is the reason already."""
+        if self._direction < 0 and replicas.asked_for == replicas.least:
+            return Decision(found.desired, found.valid, Reason.AT_LEAST, found.panic)
+        if self._direction > 0 and replicas.asked_for == replicas.most:
+            return Decision(found.desired, found.valid, Reason.AT_MOST, found.panic)
+        return found
 
     def _at_the_rate(self, now: float, found: Decision, there: int) -> Decision:
         """No further than the declared rates allow."""

@@ -41,6 +41,7 @@ def cluster_of(
         else wire.Health(path=health.path, interval_seconds=health.interval.seconds, timeout_seconds=health.timeout.seconds),
         external=None if spec.external is None else _external(spec.external, networks_for(spec.external.address.host)),
         cost=None if spec.cost is None else _cost(spec.cost, measured_per_million_tokens),
+        hold_seconds=0.0 if spec.scaling is None else spec.scaling.hold_timeout.seconds,
     )
 
 

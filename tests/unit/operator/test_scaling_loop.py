@@ -116,7 +116,7 @@ def test_replicas_follow_the_load_up_at_once_and_down_late():
     assert plant.condition() == ("True", reasons.DELAYED)
     plant.run(300, 500.0)
     assert plant.there("fast") == 1
-    plant.run(30, 0.0)
+    plant.run(90, 0.0)
     assert plant.condition() == ("True", reasons.AT_LEAST)
     ups = plant.bench.metrics.scalings.labels(backend="default/fast", direction="up")._value.get()
     assert ups <= 4
