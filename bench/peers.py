@@ -41,8 +41,13 @@ def direct() -> Peer:
     return Peer("direct", ENGINE_PORTS[0])
 
 
+def nginx_binary() -> str:
+    """nginx as it is installed, or unpacked. Raises `CannotHaveError`."""
+    return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin") or _unpacked_nginx()
+
+
 def nginx() -> Peer:
-    binary = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin") or _unpacked_nginx()
+    binary = nginx_binary()
     folder = OUT / "nginx"
     folder.mkdir(parents=True, exist_ok=True)
     temporary = " ".join(f"{name}_temp_path {folder}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))

@@ -32,3 +32,9 @@ def cases(kind: str, *names: str) -> dict[str, dict[str, Any]]:
             found[name] = {"file": path.stem, **case, "bytes": wire(case["bytes"])}
     assert found, kind
     return found
+
+
+def exceptions() -> list[dict[str, Any]]:
+    """Where we may take what another parser refuses: the `judge`, patterns of the `request` (method and target) or the `bytes`, the `reason`."""
+    found: list[dict[str, Any]] = tomllib.loads((HERE / "exceptions.toml").read_text(encoding="utf-8"))["exception"]
+    return found

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from spillway_sidecar.proxy.framing import ChunkCursor, ChunkedBody, FramingError
 
-_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})(?:;[\x20-\x7e\t]{0,256})?\r\n")
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_EXTENSION = rb";" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb'|"[ !#-\[\]-~]*"))?'
+_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})((?:" + _EXTENSION + rb")*)\r\n")
 
 
 def reference(data: bytes) -> tuple[bytes, int, int] | None:
@@ -18,7 +20,7 @@ def reference(data: bytes) -> tuple[bytes, int, int] | None:
     payload, position = b"", 0
     while True:
         line = _LINE.match(data, position)
-        if line is None:
+        if line is None or len(line[2]) > 257:
             return None
         size, start = int(line[1], 16), line.end()
         if size == 0:
@@ -29,7 +31,9 @@ def reference(data: bytes) -> tuple[bytes, int, int] | None:
         position = start + size + 2
 
 
-_extensions = st.one_of(st.just(b""), st.from_regex(rb";[\x20-\x7e\t]{0,40}", fullmatch=True))
+_extensions = st.one_of(
+    st.just(b""), st.from_regex(rb"(?:" + _EXTENSION + rb"){1,3}", fullmatch=True).filter(lambda text: len(text) < 250)
+)
 
 
 @st.composite

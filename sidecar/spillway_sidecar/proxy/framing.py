@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,8}+)(?:;[\x20-\x7e\t]{0,256}+)?+\r\n")
+_TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
+_EXTENSIONS: Final = rb"(?:;" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb'|"[\x20\x21\x23-\x5b\x5d-\x7e]*+"))?+)++'
+_SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,8}+)(?:(?=;[^\r]{0,256}+\r)" + _EXTENSIONS + rb")?+\r\n")
 _SIZE_LINE_START: Final = re.compile(rb"[0-9A-Fa-f]{1,8}+(?:;[\x20-\x7e\t]{0,256}+)?+(?:\r\n?)?+")
 
 

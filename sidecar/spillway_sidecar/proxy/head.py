@@ -21,12 +21,12 @@ MAX_LENGTH_DIGITS: Final = 15
 
 _NAME: Final = rb"[!#$%&'*+.^`|~0-9A-Za-z-]++"
 _FIELDS: Final = rb"((?:" + _NAME + rb":[\x20-\x7e\t]*+\r\n)*+)\r\n"
-_REQUEST: Final = re.compile(rb"([A-Z]{1,16}+) ([\x21-\x7e]++) HTTP/1\.([01])\r\n" + _FIELDS)
+_REQUEST: Final = re.compile(rb"(?!CONNECT )([A-Z]{1,16}+) ([\x21-\x7e]++) HTTP/1\.([01])\r\n" + _FIELDS)
 # Servers outside are not ours to mend: `_` in names and bytes above ASCII in values mean no harm in a reply.
 _REPLY_FIELDS: Final = rb"((?:[_!#$%&'*+.^`|~0-9A-Za-z-]++:[ \t]*+[\x20-\x7e\t\x80-\xff]*+\r\n)*+)\r\n"
 _RESPONSE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\x20-\x7e\t\x80-\xff]*+)?+\r\n" + _REPLY_FIELDS)
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?#@]++)(/[^#]*+)?+\Z", re.IGNORECASE)
-_HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+,;=-]*+|\[[0-9A-Fa-f:.]++\])(?::[0-9]{1,5}+)?+\Z")
+_HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+,;=-]++|\[[0-9A-Fa-f:.]++\])(?::[0-9]{1,5}+)?+\Z")
 
 # A second one of these changes what a request means, depending on who reads it.
 SINGLETONS: Final = frozenset(
@@ -38,7 +38,7 @@ SINGLETONS: Final = frozenset(
 
 _BODILESS: Final = (204, 304)
 _CRLF: Final = b"\r\n"
-_TABBED_FRAMING: Final = re.compile(rb"(?im)^(?:content-length|transfer-encoding):[^\r]*\t")  # not white space to every server
+_TABBED_FRAMING: Final = re.compile(rb"(?im)^(?:content-length|transfer-encoding|host):[^\r]*\t")  # not white space to every server
 
 
 def parse_request(data: bytes, *, max_body_bytes: int) -> RequestHead | None:
@@ -64,7 +64,7 @@ def parse_request(data: bytes, *, max_body_bytes: int) -> RequestHead | None:
     if target[0] != 0x2F or len(target) > MAX_TARGET_BYTES:
         target = _origin_form(target, fields)
     if b"\t" in blob and _TABBED_FRAMING.search(blob) is not None:
-        raise malformed("A tab stands beside the value of a header that frames the body.")
+        raise malformed("A tab stands beside the value of a header that tells where the request ends, or whom it is for.")
     get = fields.get
     http11 = minor == b"1"
     declared = get(b"content-length")
@@ -251,4 +251,6 @@ def _never(data: bytes) -> None:
             raise malformed("A header's name has a character that is not allowed, or no colon follows it.")
         if not re.fullmatch(rb"[\x20-\x7e\t]*", value):
             raise malformed("A header's value has a character that is not allowed.")
+    if lines[0].startswith(b"CONNECT "):  # what comes behind one is a tunnel to others
+        raise malformed("There are no tunnels here.")
     raise malformed("The request head is malformed.")
