@@ -37,10 +37,13 @@ class Tally:
             seen["times"] += 1
 
 
-async def ask(session: aiohttp.ClientSession, url: str, *, stream: bool) -> tuple[str | None, str | None]:
+async def ask(
+    session: aiohttp.ClientSession, url: str, *, stream: bool, model: str = "steady", tokens: int | None = None
+) -> tuple[str | None, str | None]:
     """Sends one request. Returns why it failed, None if it did not, and its id."""
-    tokens = STREAM_TOKENS if stream else SHORT_TOKENS
-    body = {"model": "steady", "stream": stream, "max_tokens": tokens, "messages": [{"role": "user", "content": "hi"}]}
+    if tokens is None:
+        tokens = STREAM_TOKENS if stream else SHORT_TOKENS
+    body = {"model": model, "stream": stream, "max_tokens": tokens, "messages": [{"role": "user", "content": "hi"}]}
     request_id = None
     kind = "stream" if stream else "short"
     try:
