@@ -81,6 +81,7 @@ class Band(Generic[T]):
         "bytes",
         "flows",
         "idle",
+        "lately",
         "longest",
         "priority",
         "waiting",
@@ -93,6 +94,7 @@ class Band(Generic[T]):
         self.arrivals = Rate(at)
         self.flows: dict[bytes, Flow[T]] = {}
         self.idle: OrderedDict[bytes, Flow[T]] = OrderedDict()
+        self.lately = 0  # of what the queue has served last
         self.longest = 0  # most requests that one flow has waiting
         self._by_length: dict[int, dict[Flow[T], None]] = {}
         self._newest: list[Ticket[T]] = []  # by arrival

@@ -13,6 +13,7 @@ that stands still, since there is nobody to take from it: then nobody is rejecte
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
@@ -22,6 +23,8 @@ from spillway_sidecar.flow.rate import Rate
 T = TypeVar("T")
 
 MAX_RETRY_AFTER_SECONDS: Final = 60
+LATELY: Final = 256  # requests that were served last
+LEAST_LATELY: Final = 32
 LEAST_SHARE: Final = 0.02  # of the rate, left over by higher priorities: with less there is no telling
 
 
@@ -36,7 +39,7 @@ class FairQueue(Generic[T]):
     """At most `max_requests` and `max_bytes` wait. Whoever was let in leaves through `take`, `remove` or as one of the evicted."""
 
     __slots__ = (
-        "_busy_before", "_busy_since", "_departures", "_serial", "bands", "bytes", "evicted_total", "max_bytes", "max_requests", "rejected_total",
+        "_busy_before", "_busy_since", "_departures", "_lately", "_serial", "bands", "bytes", "evicted_total", "max_bytes", "max_requests", "rejected_total",
         "still", "taken_total", "waiting",
     )  # fmt: skip
 
@@ -51,6 +54,7 @@ class FairQueue(Generic[T]):
         self.evicted_total = 0
         self.still = False
         self._departures = Rate(0.0)
+        self._lately: deque[Band[T]] = deque()
         self._busy_before = 0.0
         self._busy_since = 0.0
         self._serial = 0
@@ -96,8 +100,21 @@ class FairQueue(Generic[T]):
         """It goes to an endpoint."""
         self._departures.add(self._busy_seconds(now))
         ticket.band.served(ticket)
+        self._lately.append(ticket.band)
+        ticket.band.lately += 1
+        if len(self._lately) > LATELY:
+            self._lately.popleft().lately -= 1
         self._gone(ticket, now)
         self.taken_total += 1
+
+    def share_above(self, priority: int) -> float:
+        """Of what was served lately the share that was of a higher priority; 0 while too little has been."""
+        above = 0
+        for band in self.bands.values():
+            if band.priority <= priority:
+                break
+            above += band.lately
+        return above / len(self._lately) if above and len(self._lately) >= LEAST_LATELY else 0.0
 
     def remove(self, ticket: Ticket[T], now: float) -> None:
         """It has left of its own accord, or has waited long enough."""

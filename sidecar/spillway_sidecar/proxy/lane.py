@@ -6,6 +6,7 @@ That is room, while there is any endpoint. While there is none and a backend sca
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from spillway_sidecar.flow.fair_queue import FairQueue
@@ -38,6 +39,10 @@ class Lane:
         self._backends = {
             backend.name: backend for group in reversed(rule.groups) for backend in group.backends if self.type in backend.types
         }
+
+    def targets(self) -> Iterator[Target]:
+        """Every endpoint that serves such requests."""
+        return (target for backend in self._backends.values() for target in backend.cluster.targets)
 
     def backend(self, cluster: str) -> Backend[Pool[Target]] | None:
         """The rule's backend of that name, if it serves such requests."""

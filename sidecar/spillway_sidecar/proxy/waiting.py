@@ -2,7 +2,8 @@
 
 One queue for each rule and type of request (a *lane*), so that nobody waits behind those who wait for something else. Which endpoint a request gets is
 decided as late as can be: when one has room, by a request that ended there, by its word, or by the sweep, the request whose turn it
-is goes to that endpoint. Among lanes that the endpoint serves the higher priority goes first, then who came first.
+is goes to that endpoint. Among lanes that the endpoint serves the higher priority goes first, then who came first. While lower priorities
+wait, a few places are kept free for the higher ones (`flow.reserve`).
 
 A queue outlives the table that it began with: endpoints that a snapshot brings are for those who wait too.
 
@@ -21,6 +22,7 @@ from spillway_sidecar.balancing.choose import choose, endpoints
 from spillway_sidecar.balancing.last_resort import least_bad
 from spillway_sidecar.flow.band import Ticket
 from spillway_sidecar.flow.fair_queue import FairQueue, Rejection
+from spillway_sidecar.flow.reserve import reserve
 from spillway_sidecar.proxy.answers import nowhere
 from spillway_sidecar.proxy.errors import Outcome, Refusal
 from spillway_sidecar.proxy.heads import Fields
@@ -218,7 +220,7 @@ class WaitingRoom:
                 self._settle(lane)
             while (ticket := lane.queue.head()) is not None:
                 place = self._place(lane, ticket.item)
-                if place is None:
+                if place is None or self._kept_from(lane, ticket):
                     break
                 self._dispatch(lane, ticket, *place)
 
@@ -310,7 +312,7 @@ class WaitingRoom:
         for lane in self._lanes.values():
             backend = lane.backend(cluster)
             ticket = lane.queue.head() if backend is not None else None
-            if backend is None or ticket is None or target in ticket.item.tried:
+            if backend is None or ticket is None or target in ticket.item.tried or self._kept_from(lane, ticket):
                 continue
             rank = (-ticket.band.priority, ticket.arrived)
             if best is None or rank < best[0]:
@@ -320,6 +322,16 @@ class WaitingRoom:
         _, lane, ticket, backend = best
         self._dispatch(lane, ticket, backend, target)
         return True
+
+    def _kept_from(self, lane: Lane, ticket: Ticket[Placement]) -> bool:
+        """Whether no places are left but those that are kept for higher priorities."""
+        share = lane.queue.share_above(ticket.band.priority)
+        if not share:
+            return False
+        routers, now = self._site.routers, self._site.now
+        well = [target for target in lane.targets() if eliminate(target, (), routers, now) is None]
+        places = sum(target.max_running for target in well)
+        return sum(target.room(routers, now) for target in well) <= reserve(share, places)
 
     def _dispatch(self, lane: Lane, ticket: Ticket[Placement], backend: Backend[Pool[Target]], target: Target) -> None:
         lane.queue.take(ticket, self._site.now)

@@ -290,6 +290,15 @@ class EndpointState(EndpointHealth):
             return True
         return self.reported_requests - self.finished_since + routers * self.sent_since >= limit
 
+    def room(self, routers: int, now: float) -> int:
+        """How many more it could run at once: 0 where it is `saturated`."""
+        if self.saturated(routers, now):
+            return 0
+        taken = self.in_flight
+        if now - self.reported_at <= WORD_SECONDS and not self.suspect:
+            taken = max(taken, self.reported_requests - self.finished_since + routers * self.sent_since)
+        return max(1, self.max_running - taken)
+
     def info(self) -> dict[str, object]:
         """The picture as plain values."""
         return {

@@ -11,6 +11,7 @@ from tests.fakes.proxy_bench import Bench, Client, Reply, Router, config, post, 
 from tests.fakes.raw_engine import Call, answers, reply, silent
 from tests.integration.proxy.test_proxy_life import outcomes
 
+from spillway_sidecar.flow.reserve import reserve
 from spillway_wire.snapshot import FlowControl, HeaderPriority, Limits, key_of
 
 OBJECTIVE = b"x-llm-d-inference-objective"
@@ -83,6 +84,38 @@ async def test_the_order_is_priority_then_turns_between_flows_then_arrival():
         await serve(engine, clients)
         assert names(engine) == ["first", "top", "hog 1", "light", "hog 2", "unknown", "hog 3", "batch"]
         await until(router.idle)
+
+
+async def test_while_others_wait_a_few_places_are_kept_for_higher_priorities():
+    flow = FlowControl(priorities=PRIORITIES)
+    top = OBJECTIVE + b": interactive"
+    async with routed(silent, limits=Limits(max_concurrency=32), flow=flow) as (router, engine):
+        site = router.site
+        for n in range(32):
+            await send(router, ask(str(n)))
+        await until(lambda: len(engine.calls) == 32)
+        for n in range(32, 72):
+            await send(router, ask(str(n), top), waiting=n - 31)
+        for number in range(40):  # the queue learns that higher priorities come
+            await until(lambda number=number: len(engine.calls) > number)  # type: ignore[misc]
+            await engine.calls[number].write(reply())
+        await until(lambda: len(engine.calls) == 72 and router.target().in_flight == 32)
+        for n in range(72, 77):
+            await send(router, ask(str(n)), waiting=n - 71)
+        kept = reserve(1.0, 32)
+        assert kept > 1
+        for number in range(40, 40 + kept):
+            await engine.calls[number].write(reply())
+        await until(lambda: router.target().in_flight == 32 - kept)
+        site.waiting.sweep(site.clock())
+        assert (site.waiting.count, len(engine.calls)) == (5, 72), "they wait beside free places"
+        await send(router, ask("77", top))
+        await until(lambda: len(engine.calls) == 73)
+        assert names(engine)[-1] == "77", "one that those are kept for need not"
+        for number in range(40 + kept, 42 + kept):
+            await engine.calls[number].write(reply())
+        await until(lambda: len(engine.calls) == 74)
+        assert (names(engine)[-1], site.waiting.count) == ("72", 4), "what is beyond is for all"
 
 
 async def test_who_waits_goes_to_the_endpoint_that_frees_first():

@@ -42,6 +42,19 @@ def test_what_others_sent_counts_by_its_word_and_by_what_has_happened_since():
     assert not state.saturated(4, 1.1 + WORD_SECONDS), "an old word neither holds nor releases"
 
 
+def test_room_is_what_is_left_to_saturation():
+    state = endpoint(8)
+    for taken in range(9):
+        assert state.room(1, 0.0) == 8 - taken
+        assert state.saturated(1, 0.0) is (taken == 8)
+        state.sent(10)
+    state = endpoint(8)
+    state.report(Load(in_flight=5), 0.0)
+    assert (state.room(1, 0.0), state.room(1, 10.0)) == (3, 8)
+    state.sent(10)
+    assert (state.room(1, 0.0), state.room(2, 0.0)) == (2, 1), "each of two routers may have sent one"
+
+
 def test_queued_before_the_engine_is_as_good_as_running():
     state = endpoint(8)
     state.report(Load(in_flight=5, queued=3), 0.0)
