@@ -35,6 +35,8 @@ from spillway_operator.sources.kubernetes_objects import place_of, pod_facts, se
 
 _log = logging.getLogger(__name__)
 
+_CANCEL_AGAIN_SECONDS: Final = 0.05
+
 _FACTS: Final[dict[str, Callable[[Any], Any]]] = {"Pod": pod_facts, "Service": service_facts, "EndpointSlice": slice_facts}
 _QUIET: Final = ("Request attempt", "OS signals are ignored", "Stop-flag is", "Unresolved resources", "Initial auth", "Re-auth")
 
@@ -63,7 +65,7 @@ class WatchPace:
     healthy_seconds: float = 20.0  # after that long a restart is the first one again
     missing_seconds: float = 3.0  # without one of our kinds being served
     stuck_seconds: float = 20.0  # one resource fails while others answer
-    cut_off_seconds: float = 0.5  # for the tasks of a run to end
+    cut_off_seconds: float = 2.5  # for the tasks of a run to end
     stop_seconds: float = 3.0
 
 
@@ -195,12 +197,16 @@ class KopfThread:
             task.result()
 
     async def _cut_off(self) -> None:
-        """Ends what is left of a run. What does not end is left behind with its loop."""
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in left:
-            task.cancel()
-        if left:
-            await asyncio.wait(left, timeout=self._pace.cut_off_seconds)
+        """Ends what is left of a run. What does not end is left behind with its loop.
+
+        Some of kopf's tasks wait for others when they are cancelled, and end when they are cancelled again.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._pace.cut_off_seconds
+        while (left := asyncio.all_tasks() - {asyncio.current_task()}) and loop.time() < end:
+            for task in left:
+                task.cancel()
+            await asyncio.wait(left, timeout=_CANCEL_AGAIN_SECONDS)
         for session in self._sessions:
             await session.close()
         self._sessions.clear()
