@@ -13,6 +13,7 @@ from spillway_operator.api.scaling import Scaling
 from spillway_operator.api.schedules import RouteSchedule, TimeWindow
 from spillway_operator.reconcile.world import World
 from spillway_operator.scaling.schedules import Bounds, ReplicaSchedule, Window, bounds, first_open
+from spillway_operator.snapshot.translate import wire_name
 from spillway_operator.store import ROUTE
 
 
@@ -22,7 +23,7 @@ def tick(world: World) -> list[ObjectKey]:
     changed = []
     for entry in world.store.entries(ROUTE):
         route = entry.object
-        if isinstance(route, ModelRoute) and route.spec.schedules:
+        if isinstance(route, ModelRoute) and route.spec.schedules and ("route", wire_name(entry.key)) in world.drafts:
             found = open_schedule(route, moment)
             if (found.name if found is not None else "") != world.open_schedules.get(entry.key, ""):
                 changed.append(entry.key)

@@ -10,6 +10,7 @@ import pytest
 from tests.fakes.operator_core import Bench, FakeTargets, backend, endpoint, route
 
 from spillway_operator.api import BackendStatus, ModelRoute, ObjectKey, RouteStatus
+from spillway_operator.reconcile.schedules import tick
 from spillway_operator.scaling.ports import TargetState
 from spillway_operator.store import BACKEND, ROUTE
 from spillway_wire.loads import Load
@@ -106,6 +107,15 @@ def test_a_route_that_is_gone_is_forgotten():
     bench.store.remove(CHAT)
     bench.step()
     assert bench.world.open_schedules == {}
+
+
+def test_a_route_that_does_not_hold_its_model_is_not_looked_at_each_second():
+    bench = routed("2026-11-20 23:00")
+    younger = route("younger", schedules=[NIGHT | {"weights": {"fast": 2}}])
+    bench.put(younger)
+    bench.step()
+    assert younger.metadata.name in bench.world.conflicts["default"]
+    assert tick(bench.world) == []
 
 
 def test_a_schedule_without_scorers_leaves_those_that_are_declared():
