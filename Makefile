@@ -10,7 +10,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 REGISTRY ?= spillway
 BUILDER ?= $(shell for b in docker podman buildah; do command -v $$b && break; done)
 
-.PHONY: help run test test-compiled e2e e2e-tools e2e-clean check format crds bench bench-stream bench-profile faults images lock clean
+.PHONY: help run test test-compiled e2e e2e-tools e2e-clean check format crds bench bench-stream bench-profile faults fuzz differential images lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -63,6 +63,17 @@ bench-profile: .venv/run.stamp  ## where our proxy's time goes under load
 
 faults: .venv/dev.stamp  ## what the data path survives: every fault under load, as a table (15 minutes; ARGS="--soak 30" soaks)
 	$(BIN)/python -m tests.faults $(ARGS)
+
+fuzz: .venv/dev.stamp build/fuzz.stamp  ## looks for inputs that break what reads other people's bytes (ARGS="--seconds 600" for longer, or names)
+	$(BIN)/python -m fuzz --python build/fuzz/bin/python $(ARGS)
+
+differential: .venv/dev.stamp  ## asks nginx and Node about hostile requests, and writes their verdicts down (ARGS="--mutations 20000" for more)
+	$(BIN)/python -m fuzz.differential $(ARGS)
+
+build/fuzz.stamp: requirements/fuzz.lock
+	$(PYTHON) -m venv build/fuzz
+	build/fuzz/bin/python -m pip --disable-pip-version-check --no-input install --quiet --require-hashes -r $<
+	@touch $@
 
 images:  ## builds the images with docker, podman or buildah, whichever is there (ARGS="--build-arg BASE=...")
 	@test -n "$(BUILDER)" || { echo "docker, podman or buildah is needed to build images; or name another: make images BUILDER=..." >&2; exit 1; }

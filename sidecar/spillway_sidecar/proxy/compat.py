@@ -26,6 +26,8 @@ COMPAT: Final = {
 _FIRST_COUNTS: Final = frozenset((b"authorization", b"content-type", b"x-request-id", b"traceparent"))
 _ABSOLUTE: Final = re.compile(rb"([A-Z]{1,16}+) (?i:https?)://(?:[^/?#@ ]*+@)?+([^/?#@ ]++)(/[^# ]*+|\?[^# ]*+)?+ (HTTP/1\.[01])")
 _NAME: Final = re.compile(rb"[_!#$%&'*+.^`|~0-9A-Za-z-]++")
+_NON_ASCII: Final = re.compile(rb"[\x20-\x7e\t]*+[\x80-\xff][\x20-\x7e\t\x80-\xff]*+")
+_NEVER: Final = frozenset((b"content-length", b"transfer-encoding", b"host"))  # left out, whatever is odd about them
 _CRLF: Final = b"\r\n"
 
 
@@ -51,10 +53,11 @@ def _mend(head: bytes, compat: frozenset[str]) -> bytes:
     for line in lines:
         name, colon, value = line.partition(b":")
         lower = name.lower()
-        if colon and UNDERSCORES in compat and b"_" in name and _NAME.fullmatch(name):
-            continue
-        if colon and NON_ASCII in compat and any(byte > 0x7E for byte in value) and b"\x7f" not in value:
-            continue
+        if colon and _NAME.fullmatch(name) and lower.replace(b"_", b"-") not in _NEVER:
+            if UNDERSCORES in compat and b"_" in name:
+                continue
+            if NON_ASCII in compat and _NON_ASCII.fullmatch(value):
+                continue
         if DUPLICATES in compat and lower in _FIRST_COUNTS:
             if lower in seen:
                 continue
