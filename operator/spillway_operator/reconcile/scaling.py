@@ -284,7 +284,7 @@ class ScalingLoop:
             return bounds
         wall_seconds = moment.timestamp()
         if needed.flow is not None:
-            daily.record(wall_seconds, needed.flow)
+            daily.record(wall_seconds, min(needed.flow, float(look.spec.max_replicas)))  # one lie is not a week's
         ahead = daily.replicas(wall_seconds, start_seconds)
         return replace(bounds, least=max(bounds.least, min(ahead, bounds.most)))
 
