@@ -19,7 +19,7 @@ from spillway_operator.snapshot.translate import wire_name
 
 _ASKED_SECONDS: Final = 10.0  # what was asked for counts as there for so long, while the target does not say otherwise
 _REASON_SECONDS: Final = 10.0  # a reason that changes nothing is shown when it has held for so long
-_CHANGES: Final = frozenset({reasons.RAISED, reasons.LOWERED, reasons.PANIC, reasons.FROM_ZERO, reasons.IDLE, reasons.PINNED})
+_CHANGES: Final = frozenset({reasons.RAISED, reasons.LOWERED, reasons.PANIC, reasons.FROM_ZERO, reasons.IDLE})
 
 
 @dataclass(frozen=True, slots=True)
