@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from spillway_sidecar.routing.classify import BadRequest, classify, estimate_tokens
-from spillway_sidecar.routing.rewrite import replace_model
+from spillway_sidecar.routing.rewrite import MAX_STRINGS, replace_model
 from spillway_wire.names import RequestType
 
 
@@ -70,3 +70,16 @@ def test_a_prompt_has_a_quarter_as_many_tokens_as_bytes_and_one_at_least(size: i
 )
 def test_only_the_field_itself_is_replaced(body: bytes, changed: bytes):
     assert replace_model(body, "x") == changed
+
+
+def test_a_body_of_very_many_members_is_not_taken_apart_for_its_models_name():
+    def body(members: int, further: bytes) -> bytes:
+        return b'{"model":"m",' + further + b"".join(b',"%d":0' % number for number in range(members)) + b"}"
+
+    twice = b'"x":{"model":"m"}'
+    assert replace_model(body(MAX_STRINGS + 10, b'"x":0'), "new").startswith(b'{"model":"new",'), "the usual way takes any"
+    assert replace_model(body(1000, twice), "new").startswith(b'{"model":"new",')
+    with pytest.raises(BadRequest):
+        replace_model(body(MAX_STRINGS + 10, twice), "new")
+    code = b'"p":"' + b'\\"' * (3 * MAX_STRINGS) + b'",' + twice
+    assert replace_model(body(10, code), "new").startswith(b'{"model":"new",'), "quotes inside a text are no strings"
