@@ -305,6 +305,8 @@ class ScalingLoop:
                 "need": {"flow": scaled.need.flow, "signal": scaled.need.flow_signal, "backlog": scaled.need.backlog},
                 "throughput": found.info() if (found := self._world.throughputs.get(cluster)) is not None else None,
                 "starts": record.starts.info() if (record := self._records.get(cluster)) is not None else None,
+                "forecast": record.daily.info() if record is not None and record.daily is not None else None,
+                "schedule": scaled.schedule,
                 "failure": self.failures.get(cluster),
             }
             for cluster, scaled in sorted(self._world.scaled.items())

@@ -201,3 +201,5 @@ def test_what_earlier_days_had_at_this_time_raises_the_least():
         bench.moment = clock(f"2026-11-20 {moment}")
         bench.step(2.0)
         assert replicas(targets) == expected
+    shown = bench.scaling.info()["default/fast"]
+    assert (shown["forecast"]["known_of_day"], shown["schedule"]) == (1.0, "")
