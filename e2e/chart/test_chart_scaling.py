@@ -214,7 +214,7 @@ def test_the_idle_pod_goes_first_and_the_busy_one_ends_what_it_does(scaled: Kube
     scaled("rollout", "status", "deployment/engine", "--timeout=60s")
     pods = sorted(scaled.get("pods", "--selector=app=engine")["items"], key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
     idle, busy = (pod["metadata"]["name"] for pod in pods)
-    with streaming(pods[1]["status"]["podIP"], seconds=40) as stream:
+    with streaming(pods[1]["status"]["podIP"], seconds=30) as stream:
         eventually(lambda: cost(scaled, busy) > 1000, seconds=30, every=0.5)
         scaled("scale", "mbackend/engine", "--replicas=1")
         scaled("wait", "--for=delete", f"pod/{idle}", "--timeout=60s")
@@ -271,7 +271,7 @@ def test_another_autoscaler_goes_by_our_figures_and_we_step_back(installed: Inst
     assert "HorizontalPodAutoscaler/engine" in condition(scaled)["message"]
     before = scaled_at(installed)
     with sending(installed) as load:
-        load.rate(12.0)
+        load.rate(6.0)
         eventually(lambda: replicas(scaled) >= 2, seconds=90, every=0.5)
     assert load.lost == 0, load.failures
     assert condition(scaled)["reason"] == "ConflictingAutoscaler"
