@@ -167,7 +167,7 @@ class Proxy:
         )
         if guard is not None:
             guard.load_header = reporter.load_header
-        route.waiting.woken = reporter.soon
+        route.waiting.woken = reporter.at_once
         return reporter
 
     def _send(self, build: Callable[[], Report]) -> bool:

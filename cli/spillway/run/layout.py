@@ -148,6 +148,7 @@ def _replica(site: Site, cluster: str, index: int, simulation: Simulation, port_
         *("--port", str(port_of(f"{identity} route"))),
         *("--inbound-port", str(inbound_port)),
         *("--engine", f"http://{LOOPBACK}:{engine_port}"),
+        *("--engine-health", "/health"),
         *("--admin-port", str(admin_port)),
         *("--state-dir", str(site.state_dir / identity.replace("/", "-"))),
         *_external(site),

@@ -285,6 +285,9 @@ class InboundExchange(Exchange):
             self._send(fresh=True)
             return
         self.inbound.engine_failed()
+        if outcome is Outcome.CONNECT and not self.inbound.engine_up():  # it is not there yet: nothing has begun
+            self._refuse(503, Outcome.NO_ENDPOINT, "The engine is down.")
+            return
         extra = self.inbound.load_line()
         self.refuse(
             Refusal(502, outcome, "The engine could not be reached or broke the connection.", code="upstream_unreachable"), extra

@@ -4,8 +4,8 @@ Health and metrics are asked in two loops, so that neither waits for the other, 
 interval lengthened by up to a tenth at random, so that many sidecars do not ask in step.
 
 *Health.* Two failures in a row make the engine down, one success makes it up. An engine that has never answered is down at its
-first failure: there is no earlier success to believe in. While it is in doubt or down it is asked each second, and
-the data path may ask for a check at once (`check_soon`) when it meets a refused connection. A check that ran out of time
+first failure, which a request may meet too: there is no earlier success to believe in. While it is in doubt or down it is asked each
+second, and at once when the data path meets a refused or broken connection (`failed`). A check that ran out of time
 is no failure where it says nothing of the engine: where this process itself got too little time meanwhile (`late_seconds`), for at most
 `excused_in_a_row` of them, or where the engine went on with its replies (`replied_at`).
 
@@ -120,6 +120,11 @@ class EngineProbe:
         """Whether the engine may be given requests."""
         return self._up
 
+    @property
+    def known(self) -> bool:
+        """Whether a check has said so."""
+        return self._seen_up or self._failures > 0
+
     def retarget(self, target: ProbeTarget | None) -> None:
         """The snapshot in force names this engine as `target`, or not at all. The same target again changes nothing."""
         if target == self._target:
@@ -135,8 +140,10 @@ class EngineProbe:
             self._up, self._seen_up, self._failures = True, False, 0
         self._ask_health.set()
 
-    def check_soon(self) -> None:
-        """Something that speaks for the engine being down was met on the data path. Cheap; asked often it still checks seldom."""
+    def failed(self) -> None:
+        """A request met a refused or broken connection. Cheap; told of it often it still checks seldom."""
+        if not self._seen_up and self._target is not None:
+            self._up = False
         self._ask_health.set()
 
     def sample(self, now: float) -> EngineSample:

@@ -4,8 +4,8 @@
 the last header, and only a difference makes another one. What changes slowly (engine, GPU, tokens per second) is gathered by
 `tick`, ten times a second, and not per request. Nothing here is a task or a timer per request.
 
-*To the operator.* `tick` sends a report when a count or a state changed since the last one, or when somebody asks for it (`soon`), at most
-each 100 ms, and each second in any case. What is counted since the last report (traffic, refused) is drained from its owner while the
+*To the operator.* `tick` sends a report when a count or a state changed since the last one, at most each 100 ms, and each second in any case;
+`at_once` sends one besides, as often at most. What is counted since the last report (traffic, refused) is drained from its owner while the
 report is built, and the report is built only by a sender that can take it: `send` is given the builder, calls it if the stream is
 up, and returns False, without calling, if not. So nothing is drained that is not sent, and nothing is counted twice; a
 report that is lost on the way is lost (at most once). With the stream down, counts add up where they are, for
@@ -146,7 +146,8 @@ class Reporter:
         self._sequence = 0
         self._sent_at_seconds: float | None = None
         self._sent_load: Load | None = None
-        self._urgent = False
+        self._urgent = False  # the next report is not to wait
+        self._hurried_at_seconds: float | None = None
         self._rated_at_seconds: float | None = None
         self._rated_tokens = 0
         self._reports = 0
@@ -176,10 +177,13 @@ class Reporter:
             self._header = encode_load(load)
         return self._header
 
-    def soon(self) -> None:
-        """The next report is not to wait: it goes out now, or as soon as one may follow the last."""
+    def at_once(self) -> None:
+        """Sends a report now, or with the next tick where one was hurried just before or the stream is down."""
+        now, last = self._clock(), self._hurried_at_seconds
         self._urgent = True
-        self.tick()
+        if last is None or now - last >= self._settings.tick_seconds:
+            self._hurried_at_seconds = now
+            self._send(self.take)
 
     def take(self) -> Report:
         """The next report. Drains what is counted since the last: only for who sends it."""

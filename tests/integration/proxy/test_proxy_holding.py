@@ -461,6 +461,21 @@ async def test_a_sidecar_whose_engine_is_not_up_yet_is_no_replica():
         await until(router.idle)
 
 
+async def test_a_sidecar_that_finds_out_that_its_engine_is_not_there_yet_has_begun_nothing():
+    async with Bench() as bench:
+        port = free_port()
+        guard = await bench.guard(port)
+        guard.site.engine_failed = lambda: guard.state.update(up=False)
+        router = await bench.router(scaled(guard.port, inbound=True, attempts=1))
+        client = await begun(router)
+        guard.state["up"] = True
+        await bench_engine_at(bench, port)
+        router.advance(1.1)
+        assert (await client.reply()).status == 200
+        await until(router.idle)
+        assert outcomes(router) == {"ok": 1}
+
+
 async def test_full_sidecars_send_held_requests_back_into_the_queue_however_often():
     """Routers that do not know of each other come to one small replica all at once."""
 

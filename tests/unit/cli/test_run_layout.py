@@ -46,7 +46,7 @@ def test_each_replica_is_an_engine_and_a_sidecar_that_know_of_each_other():
     assert arguments(replica.engine.command) == "-m spillway sim-engine --host 127.0.0.1 --port 20000 --model fast --decode-rate 80"
     assert arguments(replica.sidecar.command) == (
         "-m spillway_sidecar --role sidecar --node-id ml/fast-0 --operator http://127.0.0.1:8083 --port 20003 --inbound-port 20001 "
-        "--engine http://127.0.0.1:20000 --admin-port 20002 --state-dir /state/ml-fast-0"
+        "--engine http://127.0.0.1:20000 --engine-health /health --admin-port 20002 --state-dir /state/ml-fast-0"
     )
     assert replica.sidecar.log_name == "sidecar-ml-fast-0.log"
 

@@ -318,13 +318,27 @@ class TestLoops:
         setting.probe.retarget(ProbeTarget(Provider.OPENAI_COMPATIBLE, Health(interval_seconds=3600)))
         await self.until(lambda: len(setting.engine.asked) == 1)
         setting.engine.pages["/health"] = REFUSED
-        setting.probe.check_soon()
+        setting.probe.failed()
         await self.until(lambda: len(setting.engine.asked) == 2)
-        setting.probe.check_soon()
+        setting.probe.failed()
         await self.until(lambda: not setting.probe.up)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+
+    async def test_an_engine_that_has_never_answered_is_down_when_a_request_cannot_reach_it(self) -> None:
+        setting = Setting(None)
+        setting.probe.failed()
+        assert setting.probe.up, "nobody has said yet that there is to be one"
+        assert not setting.probe.known
+        setting.probe.retarget(ProbeTarget(Provider.OPENAI_COMPATIBLE, Health()))
+        setting.probe.failed()
+        assert not setting.probe.up
+        await setting.probe.check_health()
+        assert setting.probe.up
+        assert setting.probe.known
+        setting.probe.failed()
+        assert setting.probe.up, "one that has answered is asked first"
 
     async def test_asked_for_often_it_checks_seldom(self) -> None:
         setting = Setting(None, check_soon_seconds=3600.0)
@@ -332,7 +346,7 @@ class TestLoops:
         setting.probe.retarget(ProbeTarget(Provider.OPENAI_COMPATIBLE, Health(interval_seconds=3600)))
         await self.until(lambda: len(setting.engine.asked) == 1)
         for _ in range(100):
-            setting.probe.check_soon()
+            setting.probe.failed()
             await asyncio.sleep(0)
         assert len(setting.engine.asked) == 1
         task.cancel()

@@ -222,6 +222,30 @@ class TestWhen:
             await task
 
 
+class TestAtOnce:
+    def test_a_hurried_report_waits_for_no_tick_and_comes_as_often_as_a_tick_at_most(self) -> None:
+        setting = Setting(gateway=True)
+        setting.tick()
+        setting.clock.now += 0.01
+        setting.reporter.at_once()
+        assert len(setting.sent) == 2
+        setting.clock.now += 0.01
+        setting.reporter.at_once()
+        assert len(setting.sent) == 2
+        assert setting.tick(0.09) == 1, "the tick makes up for it, though a regular report is not due"
+        assert setting.tick(0.1) == 0
+
+    def test_what_cannot_go_now_goes_with_the_first_tick_that_can(self) -> None:
+        setting = Setting(gateway=True)
+        setting.tick()
+        setting.connected = False
+        setting.clock.now += 0.2
+        setting.reporter.at_once()
+        assert setting.tick(0.1) == 0
+        setting.connected = True
+        assert setting.tick(0.1) == 1
+
+
 class TestDraining:
     def test_a_report_carries_what_the_router_tells(self) -> None:
         setting = Setting()
