@@ -24,7 +24,7 @@ from pathlib import Path
 from tests.integration.standalone.conftest import Standalone
 
 from bench.peers import OUT
-from bench.standalone import running
+from bench.standalone import POOL_BACKEND, running
 from bench.traffic import Arrival, Sent, play, quantile
 from spillway.simulate.engine import EngineSpec
 from spillway.simulate.experiment import Experiment, Job, run_jobs
@@ -44,12 +44,9 @@ POLICIES = (
     ("queue + KV", "{scorers: [{name: QueueDepth}, {name: KVCache}]}", "queue-kv-1s"),
     ("ours", "{profile: Default}", "ours"),
 )
-RESOURCES = """
-apiVersion: spillway.dev/v1alpha1
-kind: ModelBackend
-metadata: {{name: pool}}
-spec: {{provider: VLLM, model: pool-model, pods: {{selector: {{matchLabels: {{app: pool}}}}, port: 8000}}}}
----
+RESOURCES = (
+    POOL_BACKEND
+    + """
 apiVersion: spillway.dev/v1alpha1
 kind: ModelRoute
 metadata: {{name: chat}}
@@ -60,6 +57,7 @@ spec:
   timeouts: {{firstToken: 60s}}
   flowControl: {{maxWait: 60s}}
 """
+)
 POOL = (
     f"simulate: {{pool: {{replicas: {ENDPOINTS}, prefillRate: {ENGINE.prefill_tokens_per_second:g}, decodeRate: {ENGINE.decode_tokens_per_second:g},"
     f" maxRunning: {ENGINE.max_running}, kvTokens: {ENGINE.kv_tokens}}}}}\n"

@@ -21,15 +21,12 @@ from typing import Any
 
 from tests.integration.standalone.conftest import Standalone
 
-from bench.standalone import provider, running
+from bench.standalone import POOL_BACKEND, provider, running
 from bench.traffic import Arrival, Sent, play, poisson, quantile, saturate
 
-RESOURCES = """
-apiVersion: spillway.dev/v1alpha1
-kind: ModelBackend
-metadata: {{name: pool}}
-spec: {{provider: VLLM, model: pool-model, pods: {{selector: {{matchLabels: {{app: pool}}}}, port: 8000}}}}
----
+RESOURCES = (
+    POOL_BACKEND
+    + """
 apiVersion: spillway.dev/v1alpha1
 kind: ModelBackend
 metadata: {{name: provider}}
@@ -55,6 +52,7 @@ spec:
   rules: [{{name: all, backendRefs: [{{name: pool}}]}}]
   flowControl: {{maxWait: 60s}}
 """
+)
 POOL = "simulate: {pool: {replicas: 2, decodeRate: 25, prefillRate: 20000, maxRunning: 16}}\n"
 FILL_SECONDS = 5.0
 PROMPT, OUTPUT = (50, 300), (20, 60)

@@ -13,6 +13,15 @@ from tests.integration.standalone.conftest import Standalone, free_ports, until
 
 from spillway.run.ports import is_free
 
+# The simulated pool of every bench that has one, as the beginning of a `str.format` template.
+POOL_BACKEND = """
+apiVersion: spillway.dev/v1alpha1
+kind: ModelBackend
+metadata: {{name: pool}}
+spec: {{provider: VLLM, model: pool-model, pods: {{selector: {{matchLabels: {{app: pool}}}}, port: 8000}}}}
+---
+"""
+
 
 @contextlib.contextmanager
 def running(files: dict[str, str], *arguments: str) -> Iterator[Standalone]:
