@@ -56,6 +56,9 @@ def ready(facts: BackendFacts) -> Decision:
         return Decision(reasons.READY, Verdict.FALSE, facts.complaints[0].reason, _complaint(facts))
     total = len(facts.endpoints)
     if not total:
+        if facts.scaling is not None and facts.scaling.active and not facts.scaling.desired:
+            text = "There is no replica; the next request waits for the first, which is then started"
+            return Decision(reasons.READY, Verdict.TRUE, reasons.SCALED_TO_ZERO, text)
         return Decision(reasons.READY, Verdict.FALSE, reasons.NO_ENDPOINTS, "The backend has no endpoints")
     count = ready_count(facts)
     text = f"{count} of {total} endpoints ready"

@@ -46,6 +46,7 @@ NOT_PROGRAMMED: Final = "NotProgrammed"  # no connected proxy runs it
 NO_READY_BACKEND: Final = "NoReadyBackend"  # none of the backends of any rule is ready
 NO_ENDPOINTS: Final = "NoEndpoints"  # the backend has no endpoint at all
 NO_READY_ENDPOINT: Final = "NoReadyEndpoint"  # it has endpoints, and none of them is ready
+SCALED_TO_ZERO: Final = "ScaledToZero"  # it has none as yet: the next request waits for the first
 ENDPOINTS_READY: Final = "EndpointsReady"
 BACKENDS_READY: Final = "BackendsReady"
 # A proxy's own problem with a backend (`SecretMissing`, ...) is passed on as the reason under the name the proxy gives it.

@@ -195,6 +195,7 @@ def test_to_zero_after_the_idle_delay_and_no_sooner():
     assert plant.there("fast") == 0
     plant.run(20)
     assert plant.condition() == ("True", reasons.IDLE)
+    assert plant.bench.condition(scaled(), reasons.READY) == ("True", reasons.SCALED_TO_ZERO)
 
 
 def test_a_pin_counts_until_it_is_removed():
