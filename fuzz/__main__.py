@@ -55,7 +55,8 @@ def main() -> int:
     names = options.names or list(TARGETS)
     if unknown := set(names) - TARGETS.keys():
         parser.error(f"no target {', '.join(unknown)}; there are {', '.join(TARGETS)}")
-    return int(not all([run(options.python, name, options.seconds) for name in names]))
+    held = [run(options.python, name, options.seconds) for name in names]
+    return int(not all(held))
 
 
 if __name__ == "__main__":
