@@ -35,7 +35,7 @@ class Waves:
     sent: int = 0
     ok: int = 0
     failures: dict[str, Any] = field(default_factory=dict)
-    first_at: float = 0.0  # wall clock
+    first_at: float = 0.0  # wall clock: the head of the first request was out
 
     def rate(self, per_second: float) -> None:
         self._tell(f"rate {per_second}")
@@ -85,16 +85,22 @@ async def main(url: str, model: str, tokens: int) -> None:
         reason, request_id = await ask(session, url, stream=number % 2 == 0, model=model, tokens=tokens)
         tally.add(reason, loop.time() - begin, request_id)
 
-    def send() -> None:
-        nonlocal first_at, number
+    async def note(*_: object) -> None:
+        nonlocal first_at
         first_at = first_at or datetime.now(UTC).timestamp()
+
+    def send() -> None:
+        nonlocal number
         task = asyncio.create_task(one(number))
         under_way.add(task)
         task.add_done_callback(under_way.discard)
         number += 1
 
+    trace = aiohttp.TraceConfig()
+    trace.on_request_headers_sent.append(note)
     timeout = aiohttp.ClientTimeout(PATIENCE_SECONDS)
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout, trace_configs=[trace]) as session:
         heard = asyncio.create_task(reader.readline())
         while True:
             wait = max(0.0, next_at - loop.time()) if rate else None

@@ -6,7 +6,7 @@ was known; one that is forbidden is a trouble of all targets in the namespace, s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -29,16 +29,20 @@ class Writers:
 
     by_target: Mapping[Target, str] = field(default_factory=dict)
     forbidden: str = ""  # what the API server said
+    absent: frozenset[str] = frozenset()  # kinds that are not installed
 
     def of(self, ref: TargetRef) -> str:
         """The autoscaler of a target, e.g. `HorizontalPodAutoscaler/llama`; empty where it has none."""
         return self.by_target.get((_group(ref.api_version), ref.kind, ref.name), "")
 
 
-async def read_writers(api: KubeApi, namespace: str, timeout_seconds: float) -> Writers:
-    """The autoscalers of a namespace. Raises `KubeError` where that is not known."""
+async def read_writers(api: KubeApi, namespace: str, timeout_seconds: float, absent: Collection[str] = ()) -> Writers:
+    """The autoscalers of a namespace; of `absent` kinds there are none. Raises `KubeError` where that is not known."""
     found: dict[Target, str] = {}
+    missing = set()
     for kind, base, plural in _KINDS:
+        if kind in absent:
+            continue
         try:
             answer = await api.request(
                 "GET",
@@ -48,13 +52,14 @@ async def read_writers(api: KubeApi, namespace: str, timeout_seconds: float) -> 
             )
         except ApiError as error:
             if error.status == 404 or (error.status == 403 and not await _served(api, base, timeout_seconds)):
-                continue  # not installed
+                missing.add(kind)
+                continue
             if error.status == 403:
                 return Writers(forbidden=str(error))
             raise
         for target, name in targets_of(kind, answer):
             found.setdefault(target, name)
-    return Writers(found)
+    return Writers(found, absent=frozenset(missing))
 
 
 async def _served(api: KubeApi, base: str, timeout_seconds: float) -> bool:

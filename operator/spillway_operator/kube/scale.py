@@ -50,7 +50,7 @@ class ScalePace:
     retry_max_seconds: float = 5.0
     fresh_seconds: float = 6.0  # three ticks: what is not asked for again is not wanted any more
     resource_seconds: float = 300.0  # between two looks at what a group serves
-    missing_seconds: float = 30.0  # ... where it did not serve the kind
+    missing_seconds: float = 30.0  # ... where it did not serve the kind; also for autoscalers' kinds
 
 
 @dataclass(slots=True)
@@ -109,6 +109,7 @@ class KubeScaleTargets:
         self._writes = TokenBucket(per_second=self._pace.writes_per_second, burst=self._pace.write_burst)
         self._targets: dict[TargetRef, _Target] = {}
         self._writers: dict[str, tuple[float, Writers]] = {}
+        self._absent: dict[str, float] = {}  # kinds of autoscalers that are not installed, and until when that is taken for granted
         self._plurals: dict[tuple[str, str], tuple[float, str | None]] = {}
         self._scaled_at: dict[TargetRef, float] = {}  # wall clock
         self._wake = asyncio.Event()
@@ -225,15 +226,17 @@ class KubeScaleTargets:
         await asyncio.gather(*jobs)
 
     async def _read_writers(self, namespace: str) -> None:
-        before = self._writers.get(namespace)
+        before, now = self._writers.get(namespace), self._clock()
+        absent = {kind for kind, until in self._absent.items() if now < until}
         try:
-            writers = await read_writers(self._api, namespace, self._pace.read_timeout_seconds)
+            writers = await read_writers(self._api, namespace, self._pace.read_timeout_seconds, absent)
         except KubeError as error:
             self._counts["unread"] += 1
             _log.debug("scale: the autoscalers of %s are not known: %s", namespace, error)
             if before is not None:
                 self._writers[namespace] = (self._clock(), before[1])
             return
+        self._absent |= dict.fromkeys(writers.absent, now + self._pace.missing_seconds)
         if self._may_write():
             self._writers[namespace] = (self._clock(), writers)
 

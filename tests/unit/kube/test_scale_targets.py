@@ -136,6 +136,7 @@ async def test_at_rest_a_target_is_one_request_in_five_seconds(bench: Bench):
     assert bench.server.asked[f"GET {DEPLOYMENT}"] == 3
     assert bench.server.asked[f"GET {HPAS}"] == 3
     assert bench.server.asked["GET /apis/apps/v1"] == 1
+    assert bench.server.asked[f"GET {SCALED_OBJECTS}"] == 1, "which is not installed"
 
 
 async def test_without_targets_nothing_is_asked(bench: Bench):
@@ -264,7 +265,7 @@ async def test_an_autoscaler_of_the_same_target_is_named(bench: Bench):
     await bench.later()
     assert bench.state == TargetState(replicas=2, other_writer="HorizontalPodAutoscaler/one")
     bench.server.pages[SCALED_OBJECTS] = {"items": [hpa("two", name="llama")]}
-    await bench.later()
+    await bench.later(30.0)
     assert bench.state == TargetState(replicas=2, other_writer="ScaledObject/two")
     bench.server.pages |= {HPAS: {"items": []}, SCALED_OBJECTS: {}}
     await bench.later()
@@ -282,7 +283,7 @@ async def test_without_rights_to_what_is_not_installed_there_is_nothing_amiss(be
     bench.server.errors["GET", SCALED_OBJECTS] = ApiError(403, "Forbidden", "not you")
     assert await bench.known() == TargetState(replicas=2)
     bench.server.pages["/apis/keda.sh/v1alpha1"] = {"resources": []}
-    await bench.later()
+    await bench.later(30.0)
     found = bench.state
     assert found is not None
     assert found.problem == "TargetForbidden"
