@@ -110,6 +110,7 @@ def test_options_of_a_cluster_are_taken_from_the_environment_too():
         (["--gateway-service-account", "gateway"], "NAMESPACE/NAME"),
         (["--tls-cert-file", "c"], "go together"),
         (["--authentication", "none"], "invalid choice"),
+        (["--external-metrics-port", "6443"], "needs --tls-cert-file"),
     ],
 )
 def test_what_is_wrong_about_a_cluster_is_said(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]):
