@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from spillway_operator.api import BackendStatus, ModelBackend, ModelRoute, ObjectKey, RouteRule, RouteStatus
+from spillway_operator.api import BackendStatus, ModelBackend, ModelRoute, ObjectKey, RouteRule, RouteStatus, condition_of
 from spillway_operator.loads.figures import NodeDiversion, NodeProblem, TrafficRates
 from spillway_operator.policies import facts, reasons
-from spillway_operator.policies.conditions import is_true
+from spillway_operator.policies.conditions import Verdict, is_true
 from spillway_operator.reconcile.backend import refused_host
 from spillway_operator.reconcile.schedules import standing as standing_route
 from spillway_operator.reconcile.world import World
@@ -48,8 +48,19 @@ def backend_facts(
         low_pressure=low_pressure,
         recent_requests=traffic.attempts,
         error_ratio=traffic.failed_ratio,
-        scaling=scaled.facts if (scaled := world.scaled.get(name)) is not None else None,
+        scaling=_scaling(world, name, standing),
     )
+
+
+def _scaling(world: World, name: str, standing: BackendStatus) -> facts.ScalingFacts | None:
+    """Where scaling stands; while a new leader has not read the target yet, where the one before left it."""
+    scaled = world.scaled.get(name)
+    if scaled is None:
+        return None
+    before = condition_of(standing.conditions, reasons.SCALING_ACTIVE)
+    if scaled.facts.reason != reasons.TARGET_UNKNOWN or before is None or standing.replicas is None:
+        return scaled.facts
+    return facts.ScalingFacts(before.reason, active=before.status == Verdict.TRUE.value, desired=standing.replicas.desired)
 
 
 def invalid(entry: Entry) -> str | None:

@@ -17,10 +17,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from spillway_operator.api import ModelBackend, ModelRoute
+from spillway_operator.api import ModelBackend, ModelRoute, condition_of
 from spillway_operator.api.scaling import Forecast, Scaling
 from spillway_operator.loads.figures import BackendLoad, ClusterDemand
 from spillway_operator.policies import reasons
+from spillway_operator.policies.conditions import Verdict
 from spillway_operator.policies.facts import ScalingFacts
 from spillway_operator.reconcile import throughputs
 from spillway_operator.reconcile.scaled_backend import Declared, Record, policy_of, targets_of
@@ -183,6 +184,7 @@ class ScalingLoop:
         record = self._records.get(declared.cluster)
         if record is None or record.ref != declared.ref:
             record = Record(declared.ref, policy, Decider(now, state.replicas, policy), Idle(now))
+            record.reason.shown = self._standing_reason(declared)
             self._records[declared.cluster] = record
         elif record.policy != policy:
             record.policy, record.decider = policy, Decider(now, state.replicas, policy)
@@ -191,6 +193,11 @@ class ScalingLoop:
         elif record.daily is None:
             record.daily = Daily()
         return record
+
+    def _standing_reason(self, declared: Declared) -> str:
+        status = self._world.store.status(declared.key)
+        condition = condition_of(status.conditions, reasons.SCALING_ACTIVE) if status is not None else None
+        return condition.reason if condition is not None and condition.status == Verdict.TRUE.value else reasons.STEADY
 
     def _observed(
         self, cluster: str, record: Record, asked: dict[str, ClusterDemand] | None, watched: list[str], ready: int, now: float
@@ -263,7 +270,9 @@ class ScalingLoop:
             record.asked = None
         else:
             self._ask(look, desired, now)
-            shown = record.reason.settle(now, reason, changes=desired != there, under_way=look.ready != desired)
+            shown = record.reason.settle(
+                now, reason, changes=desired != there or reason == reasons.PINNED, under_way=look.ready != desired
+            )
             failed = look.state.problem == reasons.SCALE_FAILED
             facts = ScalingFacts(
                 reasons.SCALE_FAILED if failed else shown,

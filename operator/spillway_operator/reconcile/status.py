@@ -156,7 +156,7 @@ class StatusPass:
         traffic = world.loads.backend_traffic(name, now)
         found = gather.backend_facts(world, entry, before, problems, traffic, self._low_pressure, now)
         endpoints = EndpointCounts(ready=backend_policies.ready_count(found), total=len(found.endpoints))
-        replicas = _replicas(world, name)
+        replicas = _replicas(world, name, before)
         return BackendStatus(
             observed_generation=entry.generation,
             conditions=settle(before.conditions, backend_policies.decide(found), generation=entry.generation, now=moment),
@@ -258,10 +258,12 @@ def _load(world: World, name: str, traffic: TrafficRates, demand: dict[str, int]
     )
 
 
-def _replicas(world: World, name: str) -> ReplicaCounts | None:
+def _replicas(world: World, name: str, before: BackendStatus) -> ReplicaCounts | None:
     scaled = world.scaled.get(name)
     if scaled is None:
         return None
+    if scaled.facts.reason == reasons.TARGET_UNKNOWN and before.replicas is not None:
+        return before.replicas  # as the leader before left it
     found = world.throughputs.get(name)
     learned = found.learned if found is not None else None
     return ReplicaCounts(

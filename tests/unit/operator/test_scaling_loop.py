@@ -134,6 +134,20 @@ def test_what_a_replica_does_is_taken_over_from_the_status_and_the_number_from_t
     assert plant.condition() == ("True", reasons.PANIC), "who has just begun takes nothing away"
 
 
+def test_a_new_leader_leaves_the_status_as_it_stands_until_it_knows_the_target():
+    plant = Plant(scaled(replicas=3), fast=3).run(20, 900.0)
+    known = plant.targets.states["fast"]
+    before = plant.status()
+    plant.targets.states["fast"] = None
+    plant.bench.core.begin_term(8)
+    plant.bench.step(1.0)
+    assert plant.bench.world.scaled["default/fast"].facts.reason == reasons.TARGET_UNKNOWN
+    assert (plant.condition(), plant.status().replicas) == (("True", reasons.PINNED), before.replicas)
+    plant.targets.states["fast"] = known
+    plant.run(4, 900.0)
+    assert plant.condition() == ("True", reasons.PINNED)
+
+
 def test_a_standby_asks_nothing():
     plant = Plant(scaled(minReplicas=2), fast=1)
     plant.bench.leads = False
