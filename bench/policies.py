@@ -3,7 +3,7 @@
 One recorded trace goes through `spillway run` with simulated engines, one of them at half speed, once for each policy. Its requests
 go to the gateway and to the route listeners of the sidecars in turn: that many routers, each with its own picture. All policies are
 configurations of the same proxies (`scheduling` of the route), so what differs is the choice and nothing else. The same trace then
-goes through the simulator with the same engines and as many routers.
+goes through the simulator with the same engines, step by step, and as many routers.
 
 Goodput counts requests whose first token comes within the declared time. Times are the client's; the machine's load is printed beside them.
 """
@@ -25,11 +25,12 @@ from tests.integration.standalone.conftest import Standalone
 
 from bench.peers import OUT
 from bench.standalone import POOL_BACKEND, running
+from bench.stepped import SteppedEngine
 from bench.traffic import Arrival, Sent, play, quantile
 from spillway.simulate.engine import EngineSpec
-from spillway.simulate.experiment import Experiment, Job, run_jobs
+from spillway.simulate.policies import find
 from spillway.simulate.traffic import Arrival as Simulated
-from spillway.simulate.world import Setting
+from spillway.simulate.world import Setting, World
 
 ENDPOINTS, SLOW = 4, 1
 ENGINE = EngineSpec(
@@ -101,21 +102,17 @@ def slow_down(standalone: Standalone, name: str) -> None:
 
 
 def simulated(trace: Sequence[Arrival], warmup: float, slo: float) -> dict[str, tuple[float, float, float]]:
-    """p50, p99 and goodput by the simulator's name."""
+    """p50, p99 and goodput by the simulator's name; the engines work in whole steps, as the real processes' do."""
     setting = Setting(routers=ENDPOINTS + 1, endpoints=ENDPOINTS, slow_endpoints=SLOW, engine=ENGINE)
     arrivals = [Simulated(a.at_seconds, a.prompt_tokens, a.output_tokens) for a in trace]
-    experiment = Experiment(setting, warmup_seconds=warmup, slo_seconds=slo).on(arrivals, None)
-    seeds = range(5)  # of the policies' dice; the trace is the same
-    results = run_jobs([experiment], [Job(0, name, seed) for _, _, name in POLICIES for seed in seeds], 1, lambda _: None)
     found = {}
     for _, _, name in POLICIES:
-        runs = [result.figures for result in results if result.job.policy == name]
-        figures = (
-            [run.ttft_p50_seconds for run in runs],
-            [run.ttft_p99_seconds for run in runs],
-            [run.goodput_ratio for run in runs],
-        )
-        found[name] = tuple(sum(column) / len(column) for column in figures)
+        figures = []
+        for seed in range(5):  # of the policies' dice; the trace is the same
+            run = World(setting, find(name), seed, SteppedEngine).run(arrivals)
+            times = [r.first_at - r.arrived_at for r in run.requests if r.arrived_at >= warmup and not r.failed]
+            figures.append((quantile(times, 0.5), quantile(times, 0.99), sum(t <= slo for t in times) / len(times)))
+        found[name] = tuple(sum(column) / len(figures) for column in zip(*figures, strict=True))
     return found  # type: ignore[return-value]
 
 

@@ -70,10 +70,16 @@ class Run:
 class World:
     """The event loop."""
 
-    def __init__(self, setting: Setting, policy: Callable[[Scene], Policy], seed: int) -> None:
+    def __init__(
+        self,
+        setting: Setting,
+        policy: Callable[[Scene], Policy],
+        seed: int,
+        engine: Callable[[int, EngineSpec, float], Engine] = Engine,
+    ) -> None:
         self.setting = setting
         self.rng = random.Random(f"world {seed}")  # noqa: S311
-        self.engines = [Engine(index, setting.engine, speed) for index, speed in enumerate(setting.speeds)]
+        self.engines = [engine(index, setting.engine, speed) for index, speed in enumerate(setting.speeds)]
         self.faulty = 0
         self.plane = LoadPlane(self.engines, setting.fault, self.faulty, random.Random(f"plane {seed}"))  # noqa: S311
         self.policy = policy(
