@@ -7,5 +7,6 @@
 - `transitions`, `events`: what changed for good or bad, as Kubernetes Events.
 - `scale`, `autoscalers`: replicas through the scale subresource, and who else sets them.
 - `deletion_cost`: which pods go first.
+- `leader_label`: which pod a Service for the leader selects.
 - `reviews`: whose a token is.
 """

@@ -53,12 +53,12 @@ def signals(world: World, now: float, namespace: str | None = None) -> Iterator[
 
 def _of(world: World, name: str, asked: ClusterDemand | None, now: float) -> Signals:
     endpoints = world.endpoints(name)
-    watched = [each.id for each in endpoints.endpoints if each.inbound and not each.draining] if endpoints is not None else []
-    load = world.loads.backend(watched, now)
+    replicas = [each for each in endpoints.endpoints if not each.draining] if endpoints is not None else []
+    load = world.loads.backend([each.id for each in replicas if each.inbound], now)
     if asked is None:
         return Signals(name, {}, f"no router reports what is asked of {name}")
-    if 2 * load.known < len(watched):
-        return Signals(name, {}, f"{load.known} of {len(watched)} replicas of {name} report their load")
+    if 2 * load.known < len(replicas):
+        return Signals(name, {}, f"{load.known} of {len(replicas)} replicas of {name} report their load")
     known: dict[str, float | None] = {
         "spillway_operator_backend_asked_tokens_per_second": asked.arrived_tokens_per_second,
         "spillway_operator_backend_waiting_requests": float(load.queue_depth + asked.held),

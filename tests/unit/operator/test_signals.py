@@ -58,6 +58,14 @@ def test_under_half_of_the_replicas_is_a_reason_and_no_figure():
     assert _one(bench).missing == ""
 
 
+def test_replicas_without_a_sidecar_report_nothing():
+    bench = _bench()
+    bench.store.set_endpoints({FAST: [endpoint("fast-0", inbound=False)]})
+    bench.step()
+    _hear(bench)
+    assert _one(bench).missing == "0 of 1 replicas of default/fast report their load"
+
+
 def test_no_router_is_a_reason_too():
     bench = _bench("fast-0")
     bench.world.loads.retain([])
