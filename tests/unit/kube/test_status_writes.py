@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from spillway_operator.api import BackendLoad, BackendStatus, Condition, ObjectKey, RouteStatus
+from spillway_operator.api import BackendLoad, BackendStatus, Condition, ObjectKey, ReplicaCounts, RouteStatus
 from spillway_operator.kube.api import APPLY, ApiError, KubeError, UnreachableError
 from spillway_operator.kube.budget import TokenBucket
 from spillway_operator.kube.events import MAX_NOTE, EventRecorder, event_body
@@ -232,6 +232,11 @@ def test_a_budget_is_a_burst_and_a_rate():
         TokenBucket(per_second=0, burst=1)
 
 
+def replicas(desired: int, reason: str, status: str = "True") -> BackendStatus:
+    counts = ReplicaCounts(current=2, desired=desired)
+    return backend(condition("ScalingActive", status, reason)).model_copy(update={"replicas": counts})
+
+
 PROGRAMMED = condition("Programmed", "True", "Programmed")
 
 
@@ -261,6 +266,12 @@ PROGRAMMED = condition("Programmed", "True", "Programmed")
         (backend(condition("Ready")), backend(condition("Ready", "False", "NoEndpoints")), [("Warning", "BackendLost")]),
         (backend(condition("Ready")), backend(condition("Ready", message="other")), []),
         (backend(), backend(condition("Injected", "False", "SidecarMissing")), [("Warning", "SidecarMissing")]),
+        (replicas(2, "Steady"), replicas(4, "Raised"), [("Normal", "Scaled")]),
+        (replicas(4, "Raised"), replicas(4, "Steady"), []),
+        (backend(), replicas(4, "Steady"), []),
+        (replicas(2, "Steady"), replicas(4, "ConflictingAutoscaler", "False"), [("Warning", "ConflictingAutoscaler")]),
+        (replicas(2, "ConflictingAutoscaler", "False"), replicas(4, "ConflictingAutoscaler", "False"), []),
+        (None, replicas(0, "TargetUnknown", "False"), []),
     ],
 )
 def test_turns_are_told(before: Any, after: Any, told: list[tuple[str, str]]):
