@@ -17,6 +17,8 @@ _NONE: Final = b""
 _USAGE: Final = re.compile(rb'"prompt_tokens"\s*+:\s*+([0-9]{1,9})(?:[^}]*?"completion_tokens"\s*+:\s*+([0-9]{1,9}))?')
 _FINISHED: Final = re.compile(rb'"finish_reason"\s*+:\s*+"')
 _DONE: Final = re.compile(rb"(?:\A|[\r\n])data: ?+\[DONE\]")
+_USUAL_END: Final = b"data: [DONE]"
+_ENDS_OF_LINES: Final = (0x0A, 0x0D)
 _LINE_ENDS: Final = re.compile(rb"\r\n")
 _CHUNK_LINES: Final = re.compile(rb"\r\n[0-9A-Fa-f]{1,8}+(?:[ \t]*+;[^\r\n]*+)?+\r\n")
 
@@ -30,6 +32,9 @@ def whole_stream(tail: bytes, *, chunked: bool) -> bool:
 
 
 def _has_end(text: bytes) -> bool:
+    at = text.rfind(_USUAL_END)  # an expression looks at every byte before it
+    if at > 0 and text[at - 1] in _ENDS_OF_LINES:
+        return True
     return _DONE.search(text) is not None or _FINISHED.search(text) is not None
 
 
