@@ -139,6 +139,14 @@ def test_declared_health_and_queue_are_taken():
     assert cluster.limits.max_queue == 3
 
 
+def test_requests_for_a_backend_that_scales_are_held_as_declared():
+    """Also where it does not go to zero by itself: all its replicas may be lost."""
+    scaling = {"targetRef": {"name": "fast"}, "maxReplicas": 3}
+    assert cluster_of(backend()).hold_seconds == 0.0
+    assert cluster_of(backend(scaling=scaling)).hold_seconds == 300.0
+    assert cluster_of(backend(scaling={**scaling, "minReplicas": 0, "holdTimeout": "90s"})).hold_seconds == 90.0
+
+
 def test_an_external_backend_becomes_a_cluster_with_one_endpoint():
     auth = {"secretRef": {"name": "openai", "key": "token"}}
     cluster = cluster_of(backend("far", external={"url": "https://api.example.com/v1", "auth": auth}))
