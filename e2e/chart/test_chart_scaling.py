@@ -91,6 +91,13 @@ def scaled(installed: Installed) -> Iterator[Kubectl]:
     kubectl("delete", "namespace", "scaled", "--wait=false")
 
 
+@pytest.fixture(autouse=True)
+def as_it_was(scaled: Kubectl) -> None:
+    """What the test before did is over, whatever came of it."""
+    settings(scaled, minReplicas=1, replicas=None)
+    scaled("delete", "hpa", "--all")
+
+
 def sending(installed: Installed, tokens: int = TOKENS) -> contextlib.AbstractContextManager[Waves]:
     address = installed.system.get("service", "spillway-gateway")["spec"]["clusterIP"]
     return waves(installed.cluster, f"http://{address}/v1/chat/completions", "scaled", tokens)
@@ -194,7 +201,6 @@ def test_from_zero_no_request_is_lost(installed: Installed, scaled: Kubectl) -> 
     assert load.sent == 200
     print(f"from zero: replicas were set {(set_at - load.first_at) * 1000:.0f} ms after the first of 200 requests was sent")
     assert set_at - load.first_at < 10.0
-    settings(scaled, minReplicas=1)
 
 
 def scaled_at(installed: Installed) -> float:
@@ -212,15 +218,20 @@ def test_the_idle_pod_goes_first_and_the_busy_one_ends_what_it_does(scaled: Kube
     eventually(lambda: condition(scaled)["reason"] == "Pinned", seconds=20, every=0.5)
     eventually(lambda: replicas(scaled) == 2, seconds=20, every=0.5)
     scaled("rollout", "status", "deployment/engine", "--timeout=60s")
-    pods = sorted(scaled.get("pods", "--selector=app=engine")["items"], key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
+    eventually(lambda: len(living(scaled)) == 2, seconds=20, every=0.5)
+    pods = sorted(living(scaled), key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
     idle, busy = (pod["metadata"]["name"] for pod in pods)
     with streaming(pods[1]["status"]["podIP"], seconds=30) as stream:
         eventually(lambda: cost(scaled, busy) > 1000, seconds=30, every=0.5)
         scaled("scale", "mbackend/engine", "--replicas=1")
         scaled("wait", "--for=delete", f"pod/{idle}", "--timeout=60s")
-        assert [pod["metadata"]["name"] for pod in scaled.get("pods", "--selector=app=engine")["items"]] == [busy]
+        assert [pod["metadata"]["name"] for pod in living(scaled)] == [busy]
     assert stream.out.endswith("data: [DONE]\n\n")
-    scaled("patch", "mbackend", "engine", "--type=json", '--patch=[{"op": "remove", "path": "/spec/scaling/replicas"}]')
+
+
+def living(kubectl: Kubectl) -> list[dict[str, Any]]:
+    """The engines' pods that were not told to end."""
+    return [pod for pod in kubectl.get("pods", "--selector=app=engine")["items"] if "deletionTimestamp" not in pod["metadata"]]
 
 
 @dataclass(slots=True)
@@ -264,6 +275,7 @@ def test_another_autoscaler_goes_by_our_figures_and_we_step_back(installed: Inst
     installed.system("wait", "--for=condition=Available", "apiservice/v1beta1.external.metrics.k8s.io", "--timeout=55s")
     figures = "/apis/external.metrics.k8s.io/v1beta1/namespaces/scaled/spillway_operator_backend_waiting_requests?labelSelector=backend%3Dengine"
     eventually(lambda: json.loads(scaled("get", "--raw", figures))["items"], seconds=40, every=0.5)
+    eventually(lambda: replicas(scaled) == 1, seconds=90, every=0.5)
 
     scaled.apply(yaml.safe_load(documented("yaml", "kind: HorizontalPodAutoscaler")))
     eventually(lambda: condition(scaled)["reason"] == "ConflictingAutoscaler", seconds=30, every=0.5)
