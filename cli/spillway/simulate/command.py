@@ -20,7 +20,7 @@ examples:
 A trace has the columns arrival_s,input_tokens,output_tokens,prefix_id, and may have prefix_tokens.
 A policy of routing of your own: --policy FILE.py:CLASS, with a subclass of spillway.simulate.policies.base.Policy.
 """
-SCENES = ("steady", "edge", "step", "sine", "outage", "lying", "morning", "step-coupled")
+SCENES = ("steady", "edge", "step", "sine", "outage", "lying", "morning", "step-coupled", "first-coupled")
 FAULTS = ("zero", "frozen", "nan", "lost", "old", "slow", "failing")
 
 

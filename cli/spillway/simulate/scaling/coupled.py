@@ -4,7 +4,8 @@ The same event loop as for a fixed number of engines, with one more event: the t
 requests when it has started; one that is taken away takes none from then on and finishes what it has. Waits are times to the first
 token. What comes is a Poisson stream whose rate follows the demand of each tick.
 
-What a replica does is not known at first. It is learned as the operator learns it, from what was served while engines were saturated.
+What a replica does is learned as the operator learns it, from what was served while engines were saturated; at first it is known as the
+status would have it, or not at all.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class ScaledWorld(World):
         self._spare = list(range(watch.start, MOST))  # a heap
         self._tokens = 0  # that came since the last tick
         self._served: deque[int] = deque([0], maxlen=round(TRAFFIC_SECONDS / TICK_SECONDS))  # of requests that ended, by tick
-        self._throughput = Throughput()
+        self._throughput = Throughput(_REQUESTS_PER_SECOND * _TOKENS if watch.scene.learned else None)
         self._demand = watch.drawn(0.0)
         self._swap()
         self._at(TICK_SECONDS, _SCALE)

@@ -42,6 +42,7 @@ class Scene:
     begins: float = 0.0  # time of day
     factor: Callable[[random.Random], float] = field(default=lambda _: 1.0, repr=False)  # of the demand, by the seed
     coupled: bool = False  # through the routing simulator's engines
+    learned: bool = True  # what a replica does is known, as from the status; only in coupled scenes it may not be
 
 
 def _one(_: float) -> float:
@@ -98,5 +99,7 @@ SCENES: Final = {
             seconds=2.0 * HOUR, begins=8.0 * HOUR - 900.0, history_days=5,
         ),
         Scene("step-coupled", "ten times the load for a quarter of an hour, request by request through routers and engines", _short_step, seconds=0.6 * HOUR, coupled=True),
+        Scene("first-coupled", "the same for a backend that was never saturated, so that nobody knows what its replica does", _short_step,
+            seconds=0.6 * HOUR, coupled=True, learned=False),
     )
 }  # fmt: skip
