@@ -33,6 +33,7 @@ from spillway_operator.scaling.forecast import Daily
 from spillway_operator.scaling.idle import Idle
 from spillway_operator.scaling.needs import BY_TOKENS, SPEED_SHARE, Need, Observed, need
 from spillway_operator.scaling.ports import ScaleTargets, TargetRef, TargetState
+from spillway_operator.scaling.rates import Select
 from spillway_operator.scaling.schedules import Bounds
 from spillway_operator.store import BACKEND, ROUTE
 
@@ -202,10 +203,10 @@ class ScalingLoop:
     def _observed(
         self, cluster: str, record: Record, asked: dict[str, ClusterDemand] | None, watched: list[str], ready: int, now: float
     ) -> Observed:
-        """What was measured; nothing where no router reports, one has fallen silent, or under half of the replicas tell what they should."""
+        """What was measured; nothing where no router reports, one has fallen silent, or under half of the sidecars report."""
         load = self._world.loads.backend(watched, now)
         demand = asked.get(cluster, ClusterDemand()) if asked is not None else None
-        if demand is None or demand.partial or 2 * load.known < min(len(watched), ready):
+        if demand is None or demand.partial or 2 * load.known < len(watched):
             record.idle.observe(now, busy=None)
             return Observed(ready=ready, held=0 if demand is None else demand.held)
         traffic = self._world.loads.backend_traffic(cluster, now)
@@ -261,7 +262,8 @@ class ScalingLoop:
         record, spec, there = look.record, look.spec, look.there
         bounds = self._bounds(look, needed)
         wanted = needed.flow_signal == BY_MIX and needed.flow  # for requests that go elsewhere as yet
-        may_be_zero = bounds.least == 0 and record.idle.seconds(now) >= spec.idle_after.seconds and not wanted
+        stays = wanted or record.policy.down.select is Select.DISABLED
+        may_be_zero = bounds.least == 0 and record.idle.seconds(now) >= spec.idle_after.seconds and not stays
         least = bounds.least if bounds.least or not there or may_be_zero else 1
         decision = record.decider.decide(now, needed, Replicas(there, look.ready, least, max(least, bounds.most)))
         desired, reason = _final(decision, spec, idle=may_be_zero)

@@ -45,11 +45,11 @@ def of(world: World, cluster: str) -> Throughput:
 
 
 def replicas(world: World, cluster: str, now: float) -> tuple[list[str], int]:
-    """The endpoints with a sidecar, and how many of all take requests."""
+    """The endpoints whose sidecars should report, and how many of all take requests."""
     endpoints = world.endpoints(cluster)
     listed = endpoints.endpoints if endpoints is not None else ()
     ready = sum(endpoint_ready(gather.endpoint_facts(world, each, now)) for each in listed)
-    return [each.id for each in listed if each.inbound], ready
+    return [each.id for each in listed if each.inbound and not each.draining], ready
 
 
 def _observe(world: World, backend: ModelBackend, cluster: str, now: float, dt_seconds: float) -> None:

@@ -169,15 +169,28 @@ def test_without_reports_what_there_is_stays():
     assert plant.condition()[0] == "True"
 
 
-def test_under_half_of_the_replicas_is_no_measurement():
+def test_under_half_of_the_sidecars_is_no_measurement():
     plant = Plant(scaled(), fast=1).run(120, 5000.0)
     report = plant.bench.report
-    plant.bench.report = lambda name, *args, **fields: (
-        None if name.startswith("fast-") and name > "fast-2" else report(name, *args, **fields)
-    )  # type: ignore[method-assign]
+    heard = 4
+
+    def some(name: str, *args: Any, **fields: Any) -> None:
+        if not name.startswith("fast-") or int(name[5:]) < heard:
+            report(name, *args, **fields)
+
+    plant.bench.report = some  # type: ignore[method-assign]
     plant.run(20, 0.0)
-    # What does not report is not ready as far as anybody knows: three of three that do.
+    assert plant.bench.world.scaled["default/fast"].valid
+    heard = 3
+    plant.run(20, 0.0)
+    assert not plant.bench.world.scaled["default/fast"].valid
+    plant.run(900, 0.0)
     assert plant.there("fast") == 7
+
+
+def test_who_may_not_go_down_does_not_go_to_zero():
+    plant = Plant(scaled(minReplicas=0, idleAfter="10s", behavior={"scaleDown": {"selectPolicy": "Disabled"}}), fast=1)
+    assert plant.run(600).there("fast") == 1
 
 
 def test_from_zero_at_the_first_held_request_and_without_waiting_for_a_tick():
