@@ -265,7 +265,7 @@ class WaitingRoom:
         )
 
     def follow(self, table: RoutingTable[Pool[Target]]) -> None:
-        """A snapshot is in force: lanes take their rules from it. A lane whose rule is gone keeps what it has until it is empty."""
+        """A snapshot is in force: lanes take their rules from it. A lane whose rule is gone keeps what it has until it is empty, or asleep."""
         rules = {(route.name, rule.name): (route, rule) for route in table.routes.values() for rule in route.rules}
         for key, lane in tuple(self._lanes.items()):
             found = rules.get(key[:2])
@@ -275,6 +275,11 @@ class WaitingRoom:
                 lane.queue.max_requests, lane.queue.max_bytes = route.flow.max_requests, route.flow.max_bytes
             elif not lane.queue.waiting:
                 del self._lanes[key]
+            elif lane.asleep is not None:
+                for exchange in lane.exchanges():
+                    exchange.evicted(nowhere(lane.rule, self._site))
+        scaling = {backend.name for _, rule in rules.values() for backend in rule.wakes}
+        self.held_total = {backend: count for backend, count in self.held_total.items() if backend in scaling}
         if self.count:
             self._soon()
 

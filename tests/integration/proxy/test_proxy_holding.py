@@ -200,6 +200,17 @@ async def test_who_leaves_is_forgotten_with_what_it_counted_for():
         assert router.site.stats.refusals["default/r"].outcomes == {"client_gone": 2}
 
 
+async def test_who_is_held_for_a_route_that_is_deleted_hears_of_it_at_once():
+    async with Bench() as bench:
+        router = await bench.router(scaled())
+        clients = [await begun(router, held=1), await begun(router, held=2)]
+        router.swapper.swap("2", {})
+        for client in clients:
+            assert failed(await client.reply())[:2] == (503, b"no_endpoint")
+        await until(router.idle)
+        assert router.site.waiting.held_figures() == []
+
+
 # --- heartbeats
 
 
