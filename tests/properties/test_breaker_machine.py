@@ -48,9 +48,10 @@ class BreakerModel(RuleBasedStateMachine):
     def fail(self, index: int, hard: bool, age: float) -> None:
         one = self.all[index]
         before = self.out()
-        was_out, sent_at = one.ejected, self.now - age
+        sent_at = self.now - age
+        stale = one.down_until > 0.0 and sent_at < one.down_since
         one.failed(self.now, hard=hard, sent_at=sent_at)
-        if hard and not (was_out is not None and sent_at < one.down_since):
+        if hard and not stale:
             assert one.ejected is not None
         self.bounded(before, one)
 

@@ -84,15 +84,27 @@ class ConnectionsModel(RuleBasedStateMachine):
         upstream.send(asked, b"request")
         self.busy[upstream] = asked
 
+    @rule(count=st.integers(1, 3), kind=st.sampled_from(["length", "chunked", "interim"]))
+    def serve(self, count: int, kind: str) -> None:
+        """Some at a time, whole, so that there are connections to keep."""
+        begun = len(self.busy)
+        for _ in range(count):
+            self.ask()
+        for upstream, asked in list(self.busy.items())[begun:]:
+            del self.busy[upstream]
+            upstream.data_received(REPLIES[kind](asked.body)[0])
+            assert (asked.ends, asked.got) == (["completed"], asked.body)
+            assert upstream in self.target.idle
+
     @precondition(lambda self: self.busy)
-    @rule(data=st.data(), kind=st.sampled_from(sorted(REPLIES)))
-    def answer(self, data: st.DataObject, kind: str) -> None:
+    @rule(data=st.data(), kind=st.sampled_from(sorted(REPLIES)), whole=st.booleans())
+    def answer(self, data: st.DataObject, kind: str, whole: bool) -> None:
         upstream, asked = data.draw(st.sampled_from(list(self.busy.items())))
         if asked.rest:
             raw, keeps = asked.rest, True
         else:
             raw, keeps = REPLIES[kind](asked.body)
-        cut = data.draw(st.integers(1, len(raw)))
+        cut = len(raw) if whole else data.draw(st.integers(1, len(raw)))
         whole_at = len(raw) - (1 if kind == "and more" else len(reply(b"poison")) if kind == "twice" else 0)
         started = bool(asked.rest)
         upstream.data_received(raw[:cut])

@@ -79,7 +79,9 @@ class LastGoodModel(RuleBasedStateMachine):
         self.saved, self.touched = (self.stream.snapshot.version, self.now), False
 
     @precondition(lambda self: self.store.path.exists())
-    @rule(at=st.integers(0, 5000), how=st.sampled_from(["cut", "byte", "more", "gone"]), value=st.integers(0, 255))
+    @rule(
+        at=st.integers(0, 5000), how=st.sampled_from(["cut", "byte", "digit", "digit", "more", "gone"]), value=st.integers(0, 255)
+    )
     def spoil(self, at: int, how: str, value: int) -> None:
         path = self.store.path
         data = bytearray(path.read_bytes())
@@ -89,6 +91,8 @@ class LastGoodModel(RuleBasedStateMachine):
             del data[at:]
         elif how == "byte" and data:
             data[at] = value
+        elif how == "digit" and (digits := [place for place in range(data.find(b"\n"), len(data)) if 0x30 <= data[place] <= 0x39]):
+            data[digits[at % len(digits)]] = 0x30 + value % 10
         elif how == "more":
             data += bytes([value])
         if how == "gone":
@@ -106,6 +110,14 @@ class LastGoodModel(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([1.0, 3600.0, 2 * MAX_AGE_SECONDS, -60.0, -86_400.0]))
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
+
+    @precondition(lambda self: self.stream.snapshot is not None)
+    @rule(at=st.integers(0, 5000), value=st.integers(0, 255))
+    def spoil_what_is_new(self, at: int, value: int) -> None:
+        """A digit of the file that has just been written, met at the next start."""
+        self.save()
+        self.spoil(at, "digit", value)
+        self.restart()
 
     @rule()
     def restart(self) -> None:

@@ -44,6 +44,12 @@ class BudgetModel(RuleBasedStateMachine):
         else:
             self.end()
 
+    @rule(count=st.integers(1, 40))
+    def storm(self, count: int) -> None:
+        """An endpoint dies: many fail at once."""
+        for _ in range(min(count, self.plain)):
+            self.fail()
+
     @precondition(lambda self: self.retrying)
     @rule()
     def answer(self) -> None:

@@ -171,7 +171,7 @@ class EndpointHealth:
         """Puts it out for a time, or for longer, for the reason that it is out for; False where too many are, and none of them is less bad."""
         if self.penalty == 1.0:  # not for a failure that was met: by what was overdue, or by comparison
             self._punish(now)
-        if reason is not Ejection.UNREACHABLE and not self.down_until and not self._make_room(now):
+        if reason is not Ejection.UNREACHABLE and self.ejected is None and not self._make_room(now):
             self.refresh(now)
             return False
         if not self.down_until and now - self.returned_at > FORGIVEN_AFTER_SECONDS:
