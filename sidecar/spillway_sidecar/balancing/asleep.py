@@ -48,6 +48,8 @@ def asked(rule: CompiledRule[Pool[E]], request_type: RequestType, chosen: Backen
     That is the first that scales, where it goes to a later priority; or to a backend beside it that does not scale while that one
     has no replica. Of several that scale side by side the operator chooses who grows.
     """
+    if chosen is not None and rule.wakes and chosen is rule.wakes[0]:  # as nearly always
+        return (chosen.cluster,)
     first = wakes(rule, request_type)
     if first is None:
         return ()
