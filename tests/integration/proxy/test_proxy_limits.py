@@ -80,6 +80,22 @@ async def test_bodies_that_are_half_read_are_bounded_all_together():
         await until(lambda: router.site.unread_bytes == 0)
 
 
+async def test_a_loop_that_never_has_time_to_sleep_is_found_overloaded():
+    """The kernel's count of its sleeps stands still, on either event loop."""
+    async with routed(answers(reply())) as (router, _):
+        watch = LoopWatch((router.site,))
+        loop = asyncio.get_running_loop()
+        watching = loop.create_task(watch.run())
+        end = loop.time() + 20.0
+        while loop.time() < end and not router.site.shed:
+            until_then = loop.time() + 0.3
+            while loop.time() < until_then:
+                pass
+            await asyncio.sleep(0)
+        watching.cancel()
+        assert router.site.shed > 0.0, watch.ladder.info()
+
+
 async def test_a_late_loop_sheds_new_requests_and_keeps_those_under_way(caplog: pytest.LogCaptureFixture):
     gate = asyncio.Event()
 
