@@ -56,11 +56,11 @@ def main() -> int:
         try:
             if report.OURS in names:
                 operator = ours.operator(load_core)
-                found.append(ours.gateway())
                 try:
-                    found.append(ours.compiled())
+                    ours.compiled()
                 except peers.CannotHaveError as error:
                     missing["ours, compiled"] = str(error)
+                found += [ours.gateway(), ours.interpreted()]
             with measure.running(found, proxy_core, missing) as pids:
                 measure.rounds(found, pids, count, ("rate", "low", "stream", "prompt"), load_core, sink(results))
             if not options.no_memory:

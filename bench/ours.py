@@ -8,6 +8,7 @@ backends show the sidecar: `guarded` has its inbound listeners as endpoints, `al
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import subprocess
@@ -18,6 +19,8 @@ from bench import machine
 from bench.peers import ENGINE_PORTS, OUT, ROOT, CannotHaveError, Peer
 
 FOLDER = OUT / "ours"
+COMPILED = OUT / "compiled"
+MAKER = ROOT / "images/compiled.py"
 DISCOVERY_PORT, OPERATOR_ADMIN_PORT = 18298, 18297
 FIRST_PORT = 18210
 
@@ -93,19 +96,37 @@ def operator(core: int) -> subprocess.Popen[str]:
 
 
 def gateway(name: str = "ours", options: tuple[str, ...] = (), port: int = FIRST_PORT, model: str = "mock") -> Peer:
-    """Our gateway on `port`."""
-    return Peer(name, port, (*_proxy("gateway", f"bench-{port}", port), *options), model=model)
+    """Our gateway on `port`, in the form that its image has where that could be made."""
+    return Peer(name, port, (*_proxy("gateway", f"bench-{port}", port), *options), model=model, env=_form())
 
 
-def compiled() -> Peer:
-    """Our gateway with what each request passes through compiled. Raises CannotHaveError where it cannot be compiled."""
-    folder = OUT / "compiled"
-    made = subprocess.run([sys.executable, ROOT / "images/compiled.py", folder], capture_output=True, text=True, check=False)
+def interpreted(name: str = "ours, not compiled", options: tuple[str, ...] = ()) -> Peer:
+    """Our gateway as it stands in the sources, which is what `make run` runs."""
+    return dataclasses.replace(gateway(name, options, FIRST_PORT + 10), env={})
+
+
+def _form() -> dict[str, str]:
+    found = [str(COMPILED), os.environ.get("PYTHONPATH")] if COMPILED.exists() else []
+    return {"PYTHONPATH": os.pathsep.join(filter(None, found))} if found else {}
+
+
+def compiled() -> None:
+    """Makes the form that the image has, unless it is there of these sources. Raises CannotHaveError where it cannot be made."""
+    sources = hashlib.sha256(sys.version.encode())
+    for path in (
+        MAKER,
+        *sorted(path for part in ("spillway_sidecar", "spillway_wire") for path in (ROOT / "sidecar" / part).rglob("*.py")),
+    ):
+        sources.update(path.read_bytes())
+    made_of = COMPILED / "made-of"
+    if made_of.exists() and made_of.read_text() == sources.hexdigest():
+        return
+    made = subprocess.run([sys.executable, MAKER, COMPILED], capture_output=True, text=True, check=False)
     if made.returncode:
-        raise CannotHaveError(f"not compiled: {(made.stderr.strip().splitlines() or ['?'])[-1]}")
-    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
-    peer = gateway("ours, compiled", port=FIRST_PORT + 10)
-    return dataclasses.replace(peer, env={"PYTHONPATH": path})
+        raise CannotHaveError(
+            f"the data path could not be compiled, so the sources run: {(made.stderr.strip().splitlines() or ['?'])[-1]}"
+        )
+    made_of.write_text(sources.hexdigest())
 
 
 def sidecar(name: str, place: int) -> Peer:
@@ -113,7 +134,7 @@ def sidecar(name: str, place: int) -> Peer:
     port = INBOUND_PORTS[place]
     engine = f"http://127.0.0.1:{ENGINE_PORTS[place % len(ENGINE_PORTS)]}"
     options = ("--inbound-port", str(port), "--engine", engine)
-    return Peer(name, port, (*_proxy("sidecar", f"guard-{port}", port + 10), *options), model="alone")
+    return Peer(name, port, (*_proxy("sidecar", f"guard-{port}", port + 10), *options), model="alone", env=_form())
 
 
 def _proxy(role: str, node: str, port: int) -> tuple[str, ...]:

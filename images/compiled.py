@@ -10,6 +10,7 @@ mypyc does not keep with their types, dataclasses with slots, which it cannot ma
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shutil
 import subprocess
@@ -32,7 +33,9 @@ setup(name="compiled", ext_modules=mypycify(["--strict", "--follow-imports=silen
 def modules(root: Path) -> list[str]:
     """What is compiled, as paths below `root`."""
     parts = [root / PACKAGES[0] / part for part in COMPILED]
-    found = [path for part in parts for path in (sorted(part.rglob("*.py")) if part.is_dir() else [part]) if path.name != "__init__.py"]
+    found = [
+        path for part in parts for path in (sorted(part.rglob("*.py")) if part.is_dir() else [part]) if path.name != "__init__.py"
+    ]
     return [str(path.relative_to(root)) for path in found if not _STAYS_OUT.search(path.read_text())]
 
 
@@ -47,12 +50,19 @@ def main() -> int:
     names = modules(out)
     (out / "setup.py").write_text(_SETUP.format(modules=names))
     made = subprocess.run(
-        [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"], cwd=out, capture_output=True, text=True, check=False
+        [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"],
+        cwd=out,
+        env={**os.environ, "CFLAGS": f"{os.environ.get('CFLAGS', '')} -g0"},  # the lines of the C are nobody's
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if made.returncode:
         print(made.stdout + made.stderr, file=sys.stderr)
+        shutil.rmtree(out)
         return 1
-    shutil.rmtree(out / "build")
+    for left in ("build", ".mypy_cache"):
+        shutil.rmtree(out / left, ignore_errors=True)
     (out / "setup.py").unlink()
     print(f"{len(names)} modules compiled in {out}")
     return 0
