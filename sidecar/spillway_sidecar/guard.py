@@ -107,6 +107,7 @@ class Guard:
                 "node_cpu_ratio": current.cpu_ratio,
                 "node_memory_ratio": current.memory_ratio,
                 "waiting_tokens": current.waiting_tokens,
+                "place_tokens": current.place_tokens or 0,
             }
 
         registry.register(InboundCollector(gauges, lambda: self.site.outcomes, self.site.ttft))

@@ -25,7 +25,9 @@ class Chance:
 
 def request(cost: int = 100, *, prefix: int = 0, session: int = 0) -> Facts:
     """A request of so many estimated tokens in all."""
-    return Facts(RequestType.CHAT, "m", True, cost - EXPECTED_OUTPUT_TOKENS, prefix, session)
+    facts = Facts(RequestType.CHAT, "m", True, cost - EXPECTED_OUTPUT_TOKENS, prefix)
+    facts.session = session
+    return facts
 
 
 def pick(
