@@ -41,7 +41,7 @@ def test_what_is_claimed_holds(scene: str, cold_start_seconds: float):
 
 def test_what_is_claimed_holds_request_by_request():
     found = verdicts([run_job(Job("step-coupled", "ours", 60.0, 1))])
-    assert len(found) == 2
+    assert len(found) == 1
     assert [verdict for verdict in found if not verdict.holds] == []
 
 

@@ -42,7 +42,6 @@ BARS: Final = (
     Bar("outage", "replicas taken away while nothing is measured", lambda figures: figures.lowered_blind, 0),
     Bar("outage", "overshoot, drain apart", _overshoot, 0.1, "{:.0%}"),
     Bar("step-coupled", "reversals", _reversals, 1),
-    Bar("step-coupled", "overshoot, drain apart", _overshoot, 0.1, "{:.0%}"),
     Bar("first-coupled", "reversals", _reversals, 1),
 )
 FORECAST_SHARE: Final = 0.5
