@@ -65,14 +65,14 @@ faults: .venv/dev.stamp  ## what the data path survives: every fault under load,
 	$(BIN)/python -m tests.faults $(ARGS)
 
 fuzz: .venv/dev.stamp build/fuzz.stamp  ## looks for inputs that break what reads other people's bytes (ARGS="--seconds 600" for longer, or names)
-	$(BIN)/python -m fuzz --python build/fuzz/bin/python $(ARGS)
+	$(BIN)/python -m fuzz --python build/fuzz-venv/bin/python $(ARGS)
 
 differential: .venv/dev.stamp  ## asks nginx and Node about hostile requests, and writes their verdicts down (ARGS="--mutations 20000" for more)
 	$(BIN)/python -m fuzz.differential $(ARGS)
 
 build/fuzz.stamp: requirements/fuzz.lock
-	$(PYTHON) -m venv build/fuzz
-	build/fuzz/bin/python -m pip --disable-pip-version-check --no-input install --quiet --require-hashes -r $<
+	$(PYTHON) -m venv build/fuzz-venv
+	build/fuzz-venv/bin/python -m pip --disable-pip-version-check --no-input install --quiet --require-hashes -r $<
 	@touch $@
 
 images:  ## builds the images with docker, podman or buildah, whichever is there (ARGS="--build-arg BASE=...")

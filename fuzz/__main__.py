@@ -1,6 +1,6 @@
 """Lets atheris look for inputs that break what reads other people's bytes: each target for some time, from the corpora on.
 
-    python -m fuzz --python build/fuzz/bin/python [--seconds 120] [NAME ...]
+    python -m fuzz --python build/fuzz-venv/bin/python [--seconds 120] [NAME ...]
 
 What it finds is printed, and kept in build/fuzz/NAME; the inputs that reached something new stay there for the next time. A finding is
 mended, and its bytes go into tests/corpora/found/NAME.toml.

@@ -91,7 +91,9 @@ class LastGoodModel(RuleBasedStateMachine):
             del data[at:]
         elif how == "byte" and data:
             data[at] = value
-        elif how == "digit" and (digits := [place for place in range(data.find(b"\n") + 1, len(data)) if 0x30 <= data[place] <= 0x39]):
+        elif how == "digit" and (
+            digits := [place for place in range(data.find(b"\n") + 1, len(data)) if 0x30 <= data[place] <= 0x39]
+        ):
             data[digits[at % len(digits)]] = 0x30 + value % 10
         elif how == "more":
             data += bytes([value])
