@@ -172,6 +172,7 @@ def test_replicas_follow_a_load_that_rises_and_falls(installed: Installed, scale
     print(f"replicas: {' '.join(course)}")
     assert load.lost == 0, load.failures
     assert load.sent > 300
+    assert load.again < load.sent * 0.1
     assert turns([int(number) for number in course]) == 1
 
     header, *rows = (re.split(r" {2,}", line) for line in table)

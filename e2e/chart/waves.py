@@ -2,7 +2,8 @@
 
 `python -m e2e.chart.waves URL MODEL TOKENS` reads commands from standard input, a line each: `rate N`, so many requests a second from now on, or
 `burst N`, so many at once. At the end of its input it waits for what is under way and prints JSON. It runs in the network namespace of
-the cluster's node, as a client in the cluster would; every other request is a stream, and nothing is tried again.
+the cluster's node, as a client in the cluster would; every other request is a stream. What is answered 429 comes again a second later, as clients
+do, and is counted; nothing else is tried again.
 """
 
 import asyncio
@@ -25,6 +26,7 @@ from e2e.cluster.layout import PROJECT
 
 PATIENCE_SECONDS = 90.0
 END_SECONDS = 100.0
+TRIES = 10
 
 
 @dataclass(slots=True)
@@ -34,6 +36,7 @@ class Waves:
     sender: subprocess.Popen[str]
     sent: int = 0
     ok: int = 0
+    again: int = 0  # tries that were told to come back
     failures: dict[str, Any] = field(default_factory=dict)
     first_at: float = 0.0  # wall clock: the head of the first request was out
 
@@ -70,8 +73,9 @@ def waves(cluster: lifecycle.Cluster, url: str, model: str, tokens: int) -> Iter
             finally:
                 sender.kill()
             found = json.loads(out)
-            made.sent, made.ok, made.failures, made.first_at = (found[key] for key in ("sent", "ok", "failures", "first_at"))
-            print(f"{model}: {made.sent} requests, {made.lost} failed {made.failures or ''}")
+            for name, value in found.items():
+                setattr(made, name, value)
+            print(f"{model}: {made.sent} requests, {made.lost} failed {made.failures or ''}, {made.again} times 429")
 
 
 async def main(url: str, model: str, tokens: int) -> None:
@@ -79,10 +83,16 @@ async def main(url: str, model: str, tokens: int) -> None:
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     tally, under_way = Tally(), set[asyncio.Task[None]]()
-    begin, first_at, rate, next_at, number = loop.time(), 0.0, 0.0, 0.0, 0
+    begin, first_at, rate, next_at, number, again = loop.time(), 0.0, 0.0, 0.0, 0, 0
 
     async def one(number: int) -> None:
-        reason, request_id = await ask(session, url, stream=number % 2 == 0, model=model, tokens=tokens)
+        nonlocal again
+        for _ in range(TRIES):
+            reason, request_id = await ask(session, url, stream=number % 2 == 0, model=model, tokens=tokens)
+            if reason is None or ": 429 " not in reason:
+                break
+            again += 1
+            await asyncio.sleep(1.0)
         tally.add(reason, loop.time() - begin, request_id)
 
     async def note(*_: object) -> None:
@@ -119,7 +129,7 @@ async def main(url: str, model: str, tokens: int) -> None:
                 send()
                 next_at += 1 / rate
         await asyncio.gather(*under_way)
-    print(json.dumps({**dataclasses.asdict(tally), "first_at": first_at}))
+    print(json.dumps({**dataclasses.asdict(tally), "first_at": first_at, "again": again}))
 
 
 if __name__ == "__main__":
