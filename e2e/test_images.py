@@ -41,6 +41,12 @@ def test_an_image_has_python_and_what_is_ours_and_no_tools(project_images: Path,
     assert not any("/pip/" in path or "/ensurepip/" in path for path in paths)
 
 
+def test_the_proxy_of_an_image_runs_compiled(project_images: Path) -> None:
+    _, paths = content(project_images / "sidecar.tar")
+    assert any(re.fullmatch(r"opt/spillway/spillway_sidecar/proxy/attempt\.cpython-.*\.so", path) for path in paths)
+    assert "opt/spillway/spillway_sidecar/proxy/attempt.py" in paths, "for tracebacks"
+
+
 @pytest.mark.parametrize("component", image_builds.COMPONENTS)
 def test_the_readme_says_how_large_images_are(project_images: Path, tmp_path: Path, component: str) -> None:
     row = re.search(rf"^\| spillway/{component} \| (\d+) MB \| (\d+) MB \|", (PROJECT / "README.md").read_text(), re.MULTILINE)

@@ -25,6 +25,7 @@ BASE = debian.Group(
     (
         *("python3-minimal", "libpython3-stdlib", "python3-pip", "python3-distutils", "ca-certificates", "tzdata"),
         *("bash", "dash", "coreutils", "findutils", "sed", "tar", "libc-bin"),
+        *("gcc", "libc6-dev", "libpython3-dev"),  # which Dockerfiles would get by apt-get, that this base has no use for
     ),
     (),
 )
