@@ -2,6 +2,8 @@
 
 Each tick gives one need, and two windows smooth it: a stable one of a minute, and a panic one of six seconds. When the panic window
 asks for twice what is ready, the backend panics: it goes up by the panic window, and not down, until a minute has passed without that.
+Within the panic the need is the mean of what came since the alarm: six seconds of requests of very unlike sizes are a tenth or two above or
+below the demand, and by the highest of ten such means a rise overshot by a quarter.
 
 Going up is quick and going down is slow. Downwards counts the highest recommendation of the last five minutes, so that a lull takes
 nothing away; a step down takes at most half, and the next one waits. A tick without a measurement recommends what there is, so that an
@@ -96,6 +98,7 @@ class Decider:
         self._policy = policy or Policy()
         self._stable = Mean(self._policy.stable_seconds)
         self._brief = Mean(self._policy.panic_seconds)
+        self._rush = Mean(self._policy.stable_seconds)  # since a rise alarmed us
         self._recommended = Highest(self._policy.down_delay_seconds)
         self._recommended.record(now, replicas)
         self._risen = Highest(self._policy.up_delay_seconds)  # of the negated recommendations: the lowest
@@ -144,6 +147,7 @@ class Decider:
         if wanted is not None:
             self._stable.record(now, wanted)
             self._brief.record(now, wanted)
+            self._rush.record(now, wanted)
         stable, brief = self._stable.at(now), self._brief.at(now)
         if wanted is None or stable is None or brief is None:
             self._recommended.record(now, there)
@@ -153,7 +157,7 @@ class Decider:
             self._recommended.record(now, 1 if wanted > 0 else 0)
             return Decision(1, valid=True, reason=Reason.FROM_ZERO) if wanted > 0 else Decision(0, valid=True, reason=Reason.STEADY)
         panic = self._panics(now, brief, replicas)
-        aimed = self._aimed(max(stable, brief) if self._alarmed else stable, there)
+        aimed = self._aimed(max(stable, self._risen_to(now, brief)) if self._alarmed else stable, there)
         if not self._alarmed and not self._stable.reaches_back(now, self._policy.stable_seconds / 2):
             aimed = min(aimed, there)
         if panic:
@@ -170,12 +174,18 @@ class Decider:
             1 + self._policy.band_ratio
         ):
             self._panic_until = now + self._policy.stable_seconds
-            self._alarmed = True
+            if not self._alarmed:
+                self._alarmed, self._rush = True, Mean(self._policy.stable_seconds)
         panic = now < self._panic_until
         if not panic:
             self._panic_floor = 0
             self._alarmed = False
         return panic
+
+    def _risen_to(self, now: float, brief: float) -> float:
+        """The need since the alarm: by the panic window at first, and then by all that came since, whose noise grows less."""
+        rush = self._rush.at(now)
+        return brief if rush is None or not self._rush.reaches_back(now, self._policy.panic_seconds) else rush
 
     def _aimed(self, need: float, there: int) -> int:
         """Whole replicas for a need; what there is where that is near enough."""

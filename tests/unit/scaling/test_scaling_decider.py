@@ -197,3 +197,12 @@ def test_a_declared_window_delays_the_way_up():
 def test_from_zero_waits_for_no_rate():
     decider = Decider(0.0, 0, Policy(up=Rates((Rate(1, 1800.0),))))
     assert decider.decide(2.0, Need(backlog=1.0), Replicas(0, 0, 0, 4)).reason is Reason.FROM_ZERO
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_rise_is_followed_by_what_came_since_and_not_by_its_highest_moment(seed: int):
+    """Requests of unlike sizes: a fifth of noise on the mean of six seconds."""
+    rng = random.Random(seed)
+    plant = Plant(1, cold_start_seconds=60).run(300, lambda _: 1.0)
+    plant.run(600, lambda _: 10.0 * rng.lognormvariate(-0.06, 0.35))
+    assert 9 <= max(plant.seen) <= 12
