@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from spillway_sidecar.proxy.errors import Refusal
 from spillway_sidecar.proxy.head import parse_request, parse_response
 from spillway_sidecar.proxy.heads import RequestHead, ResponseHead
-from spillway_sidecar.proxy.repeated import remembered_reply, remembered_request
+from spillway_sidecar.proxy.repeated import MAX_DIGITS, remembered_reply, remembered_request
 
 LIMIT = 100_000
 LINES = st.lists(
@@ -103,6 +103,7 @@ def test_the_head_of_a_reply(
         again = known.again(following)
         if again is not None:
             assert figures(again) == figures(reply(following))
-    assert known.again(data) is not None
-    if second.isdigit() and len(second) < 10:
+    if found is not None and found.content_length < 10**MAX_DIGITS:
+        assert known.again(data) is not None
+    if second.isdigit() and len(second) <= MAX_DIGITS:
         assert known.again(other) is not None or length == b"x-b: %b"
