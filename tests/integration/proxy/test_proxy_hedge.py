@@ -11,6 +11,7 @@ from tests.fakes.raw_engine import DONE, LAST, SSE_HEAD, Call, RawEngine, answer
 
 from spillway_sidecar.proxy.sweep import compare
 from spillway_sidecar.scheduling.health import Ejection
+from spillway_sidecar.scheduling.state import PROBE_TURNS
 
 ASK = post(STREAM_BODY)
 
@@ -314,8 +315,11 @@ async def test_the_probe_of_a_silent_engine_does_not_wait_for_the_first_tokens_t
         assert not router.target(0).probing
         script.script = answers(stream("b"))
         router.advance(1.1)
-        client.send(ASK)
-        assert (await client.reply()).body == event("b") + DONE
+        bodies = []
+        for _ in range(PROBE_TURNS + 1):  # its peer has its turns first
+            client.send(ASK)
+            bodies.append((await client.reply()).body)
+        assert bodies.count(event("b") + DONE) >= 1
         assert router.target(0).ejected is None
 
 

@@ -154,11 +154,16 @@ async def _two(bench: Bench, script: Any, **options: Any) -> tuple[Router, Any, 
     return await bench.router(config(bad.port, good.port, **options)), bad, good
 
 
-async def _ask_until(router: Router, tried: Any, count: int = 30) -> list[int]:
+async def _together(router: Router, count: int = 2) -> list[int]:
+    """Asks so often at once that each of so many endpoints has its turn; the statuses."""
+    return [got.status for got in await asyncio.gather(*(router.ask() for _ in range(count)))]
+
+
+async def _ask_until(router: Router, tried: Any, count: int = 15) -> list[int]:
     """Asks until `tried` holds; the statuses."""
     statuses = []
     for _ in range(count):
-        statuses.append((await router.ask()).status)
+        statuses += await _together(router)
         if tried():
             return statuses
     raise AssertionError("it was never tried")
@@ -190,7 +195,7 @@ async def test_refused_connections_go_elsewhere_and_the_endpoint_is_let_be():
     async with Bench() as bench:
         good = await bench.engine(answers(reply()))
         router = await bench.router(config(free_port(), good.port))
-        assert {(await router.ask()).status for _ in range(30)} == {200}
+        assert {status for _ in range(15) for status in await _together(router)} == {200}
         down = router.target(0)
         assert down.failures == 1
         assert down.info()["down"]
@@ -204,13 +209,13 @@ async def test_an_endpoint_that_fails_fast_is_left_after_three_requests_and_come
             await call.write(reply(status=500) if state["bad"] else reply())
 
         router, bad, _ = await _two(bench, script)
-        assert {(await router.ask()).status for _ in range(60)} == {200}
+        assert {status for _ in range(30) for status in await _together(router)} == {200}
         assert 1 <= len(bad.calls) <= 3
         state["bad"] = False
         seen = len(bad.calls)
         for _ in range(300):  # a penalty for one failure fades, a longer one ends by a probe
             router.advance(3.0)
-            assert (await router.ask()).status == 200
+            assert await _together(router) == [200, 200]
             if len(bad.calls) > seen + 2:
                 break
         assert len(bad.calls) > seen + 2
@@ -335,11 +340,11 @@ async def test_connections_that_are_refused_do_not_use_attempts_up():
     async with Bench() as bench:
         good = await bench.engine(answers(reply()))
         router = await bench.router(config(free_port(), free_port(), free_port(), good.port, budget=0))
-        for _ in range(10):
-            assert (await router.ask()).status == 200
+        for _ in range(5):
+            assert await _together(router, 4) == [200] * 4
         assert [router.target(n).ejected for n in range(4)].count(Ejection.UNREACHABLE) >= 1
         alone = await bench.router(config(free_port(), good.port, attempts=1))
-        assert sorted({(await alone.ask()).status for _ in range(20)}) == [200, 503], "one try is one try"
+        assert sorted({status for _ in range(10) for status in await _together(alone)}) == [200, 503], "one try is one try"
 
 
 async def test_when_all_are_gone_the_answer_is_quick_and_says_when_to_come_again():
@@ -418,17 +423,12 @@ async def test_a_head_is_not_a_first_token():
         engine = await bench.engine(answers(SSE_HEAD))
         good = await bench.engine(answers(stream("a")))
         router = await bench.router(config(engine.port, good.port, timeouts=Timeouts(first_token_seconds=5.0)))
-        for _ in range(20):
-            client = await router.client()
-            client.send(post(STREAM_BODY))
-            before = len(good.calls)
-            await until(lambda before=before: engine.calls or len(good.calls) > before)  # type: ignore[misc]
-            if engine.calls:
-                break
-            await client.reply()
+        asked = [asyncio.ensure_future(router.ask(post(STREAM_BODY))) for _ in range(2)]
+        await until(lambda: engine.calls and good.calls)
         await asyncio.sleep(0.02)
+        assert [each.done() for each in asked].count(False) == 1
         router.advance(5.1)
-        assert (await client.reply()).body == event("a") + DONE
+        assert [(await each).body for each in asked] == [event("a") + DONE] * 2
 
 
 async def test_a_stream_may_be_silent_for_so_long():
@@ -559,7 +559,7 @@ async def test_being_turned_away_by_pods_that_leave_is_no_attempt():
         for attempts, budget in ((1, 100), (2, 0)):
             router = await bench.router(config(*ports, inbound=True, attempts=attempts, budget=budget))
             for _ in range(30):
-                assert (await router.ask()).status == 200
+                assert await _together(router, 4) == [200] * 4
                 router.advance(1.1)
             assert router.idle()
     assert all(engine.calls for engine in leaving)
@@ -569,7 +569,7 @@ async def test_a_request_that_probes_for_the_router_has_its_attempts_all_the_sam
     async with Bench() as bench:
         good = await bench.engine(answers(reply()))
         router = await bench.router(config(free_port(), good.port, attempts=1))
-        assert sorted({(await router.ask()).status for _ in range(30)}) == [200, 503], "the first to find it out"
+        assert sorted({status for _ in range(15) for status in await _together(router)}) == [200, 503], "the first to find it out"
         for _ in range(30):
             router.advance(5.0)
             assert (await router.ask()).status == 200
