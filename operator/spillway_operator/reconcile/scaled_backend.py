@@ -58,8 +58,10 @@ class ShownReason:
 
     def settle(self, now: float, found: str, *, changes: bool, under_way: bool) -> str:
         """What to show. `changes`: the number is changed now; `under_way`: replicas are on their way from the last change."""
-        if changes or (under_way and self.shown in _CHANGES):
-            self.shown = self.next = found if changes else self.shown
+        if changes or found == reasons.PINNED:
+            self.shown = self.next = found
+        elif under_way and self.shown in _CHANGES:
+            self.next = self.shown
         elif found == self.shown:
             self.next = found
         elif found not in {self.next, Reason.CONFIRMING.value}:
