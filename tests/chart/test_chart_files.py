@@ -111,7 +111,13 @@ def test_each_flag_of_the_chart_is_one_of_the_operators() -> None:
     body = re.search(r'define "spillway.operator.args" -\}\}(.*?)\{\{- end \}\}\n\n', template("_helpers.tpl"), re.DOTALL)
     assert body is not None
     arguments = re.findall(r"^- (--.*)$", body[1], re.MULTILINE)
-    given = {"log-level": "info", "status-interval": "10", "gateway-service-account": "a/b", "external-metrics-port": "1", "allow-host": "10.0.0.0/8"}
+    given = {
+        "log-level": "info",
+        "status-interval": "10",
+        "gateway-service-account": "a/b",
+        "external-metrics-port": "1",
+        "allow-host": "10.0.0.0/8",
+    }
     filled = [re.sub(r"=\{\{.*\}\}|=\{\{-? .*", "=" + given.get(one[2:].partition("=")[0], "x"), one) for one in arguments]
     filled = [f"{name}={given.get(name[2:], value)}" for name, _, value in (one.partition("=") for one in filled)]
     settings = parse(filled, {})

@@ -235,22 +235,26 @@ def _never(data: bytes) -> None:
         if data[0] in b"\r\n" or not data[:1].isupper():
             raise malformed("This is not an HTTP/1.1 request.")
         return
-    head = data[: end + 4]
+    raise _why(data[: end + 4])
+
+
+def _why(head: bytes) -> Refusal:
+    """What is wrong with a whole head that was refused."""
     lines = head.split(b"\r\n")
     if _BARE_LF.search(head):
-        raise malformed("Lines must end with CRLF.")
+        return malformed("Lines must end with CRLF.")
     if not re.fullmatch(rb"[A-Z]{1,16} [\x21-\x7e]+ HTTP/1\.[01]", lines[0]):
         if re.fullmatch(rb"[A-Z]{1,16} [\x21-\x7e]+ HTTP/[0-9.]+", lines[0]):
-            raise Refusal(505, Outcome.BAD_REQUEST, "Only HTTP/1.0 and HTTP/1.1 are spoken here.", code="http_version", close=True)
-        raise malformed("The request line is malformed.")
+            return Refusal(505, Outcome.BAD_REQUEST, "Only HTTP/1.0 and HTTP/1.1 are spoken here.", code="http_version", close=True)
+        return malformed("The request line is malformed.")
     for line in lines[1:-2]:
         if line[:1] in (b" ", b"\t"):
-            raise malformed("Header lines must not be folded.")
+            return malformed("Header lines must not be folded.")
         name, colon, value = line.partition(b":")
         if not colon or not re.fullmatch(_NAME, name):
-            raise malformed("A header's name has a character that is not allowed, or no colon follows it.")
+            return malformed("A header's name has a character that is not allowed, or no colon follows it.")
         if not re.fullmatch(rb"[\x20-\x7e\t]*", value):
-            raise malformed("A header's value has a character that is not allowed.")
+            return malformed("A header's value has a character that is not allowed.")
     if lines[0].startswith(b"CONNECT "):  # what comes behind one is a tunnel to others
-        raise malformed("There are no tunnels here.")
-    raise malformed("The request head is malformed.")
+        return malformed("There are no tunnels here.")
+    return malformed("The request head is malformed.")
