@@ -240,21 +240,26 @@ def _never(data: bytes) -> None:
 
 def _why(head: bytes) -> Refusal:
     """What is wrong with a whole head that was refused."""
-    lines = head.split(b"\r\n")
+    request, *lines = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
+    if not _BARE_LF.search(head) and re.fullmatch(rb"[A-Z]{1,16} [\x21-\x7e]+ HTTP/(?!1\.[01]$)[0-9.]+", request):
+        return Refusal(505, Outcome.BAD_REQUEST, "Only HTTP/1.0 and HTTP/1.1 are spoken here.", code="http_version", close=True)
     if _BARE_LF.search(head):
-        return malformed("Lines must end with CRLF.")
-    if not re.fullmatch(rb"[A-Z]{1,16} [\x21-\x7e]+ HTTP/1\.[01]", lines[0]):
-        if re.fullmatch(rb"[A-Z]{1,16} [\x21-\x7e]+ HTTP/[0-9.]+", lines[0]):
-            return Refusal(505, Outcome.BAD_REQUEST, "Only HTTP/1.0 and HTTP/1.1 are spoken here.", code="http_version", close=True)
-        return malformed("The request line is malformed.")
-    for line in lines[1:-2]:
-        if line[:1] in (b" ", b"\t"):
-            return malformed("Header lines must not be folded.")
-        name, colon, value = line.partition(b":")
-        if not colon or not re.fullmatch(_NAME, name):
-            return malformed("A header's name has a character that is not allowed, or no colon follows it.")
-        if not re.fullmatch(rb"[\x20-\x7e\t]*", value):
-            return malformed("A header's value has a character that is not allowed.")
-    if lines[0].startswith(b"CONNECT "):  # what comes behind one is a tunnel to others
-        return malformed("There are no tunnels here.")
-    return malformed("The request head is malformed.")
+        words = "Lines must end with CRLF."
+    elif not re.fullmatch(rb"[A-Z]{1,16} [\x21-\x7e]+ HTTP/1\.[01]", request):
+        words = "The request line is malformed."
+    else:
+        tunnel = "There are no tunnels here." if request.startswith(b"CONNECT ") else ""  # what comes behind one is for others
+        words = next(filter(None, map(_why_line, lines)), tunnel or "The request head is malformed.")
+    return malformed(words)
+
+
+def _why_line(line: bytes) -> str:
+    """What is wrong with a header line, if anything is."""
+    if line[:1] in (b" ", b"\t"):
+        return "Header lines must not be folded."
+    name, colon, value = line.partition(b":")
+    if not colon or not re.fullmatch(_NAME, name):
+        return "A header's name has a character that is not allowed, or no colon follows it."
+    if not re.fullmatch(rb"[\x20-\x7e\t]*", value):
+        return "A header's value has a character that is not allowed."
+    return ""
