@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import atheris
@@ -11,5 +12,6 @@ with atheris.instrument_imports(include=["spillway_sidecar", "spillway_operator"
 
 if __name__ == "__main__":
     name = sys.argv.pop(1)
+    logging.disable()
     atheris.Setup(sys.argv, TARGETS[name])
     atheris.Fuzz()

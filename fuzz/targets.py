@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 import math
 import random
 import re
@@ -351,8 +350,6 @@ def exposition(data: bytes) -> None:
 
 
 LOOP: Final = asyncio.new_event_loop()
-logging.getLogger("spillway_sidecar").setLevel(logging.CRITICAL)
-logging.getLogger("spillway_operator").setLevel(logging.CRITICAL)
 _HELLO: Final = encode(Hello(node=Node(id="p", role=Role.SIDECAR, boot_id="b")))
 _RESOURCES: Final = tuple(msgspec.Raw(encode_resource(one)) for one in config(1, 2).values())
 _GOOD: Final = encode(Update(version="1", nonce="0", epoch=1, full=True, settled=True, resources=_RESOURCES))

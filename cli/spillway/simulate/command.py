@@ -76,7 +76,12 @@ def add_parser(subparsers: Parsers) -> None:
         "--scaling", action="store_true", help="simulate how many replicas there are, in place of where requests go"
     )
     scaling.add_argument(
-        "--scene", action="append", default=[], choices=SCENES, help="what happens; may be repeated (default: all)"
+        "--scene",
+        action="append",
+        default=[],
+        choices=SCENES,
+        metavar="NAME",
+        help=f"what happens, one of {', '.join(SCENES)}; may be repeated (default: all)",
     )
     scaling.add_argument(
         "--cold-start",

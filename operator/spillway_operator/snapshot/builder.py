@@ -59,6 +59,10 @@ def assemble(previous: SnapshotState, drafts: Drafts, version: str) -> SnapshotS
         resource = _consistent(encoded.resource, drafts)
         if resource is None or (isinstance(resource, Route) and not _claim(resource, claimed)):
             continue
+        if (
+            isinstance(resource, Weights) and ("route", resource.name) not in resources
+        ):  # its route claims what another has; "route" < "weights"
+            continue
         resources[key] = _reuse(encoded, resource, previous.resources)
     if _same(resources, previous.resources):
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import threading
 import time
@@ -20,6 +21,7 @@ class Sent:
     ended: float = 0.0
     whole: bool = False
     upstream: str = ""
+    error: str = ""  # why it broke off
 
 
 @dataclass
@@ -82,21 +84,21 @@ class Traffic:
             }
         ).encode()
         head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{self.headers}content-length: {len(body)}\r\n\r\n"
+        data = b""
         try:
             async with asyncio.timeout(40):
                 reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                writer.write(head.encode() + body)
-                answer = await reader.readuntil(b"\r\n\r\n")
-                record.status = int(answer[9:12])
-                data = await reader.read(65536)
-                record.first = time.monotonic()
-                rest = data
-                while rest:
+                with contextlib.closing(writer):
+                    writer.write(head.encode() + body)
+                    answer = await reader.readuntil(b"\r\n\r\n")
+                    record.status = int(answer[9:12])
                     rest = await reader.read(65536)
-                    data += rest
+                    record.first = time.monotonic()
+                    while rest:
+                        data += rest
+                        rest = await reader.read(65536)
                 record.whole = b"[DONE]" in data if self.stream else b"usage" in data
                 record.upstream = "fast-model" if b"fast-model" in data else "slow-model" if b"slow-model" in data else ""
-                writer.close()
-        except (OSError, TimeoutError, asyncio.IncompleteReadError):
-            pass
+        except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+            record.error = f"{error!r} after {time.monotonic() - record.began:.1f} s, {len(data)} bytes, the last {data[-200:]!r}"
         record.ended = time.monotonic()
