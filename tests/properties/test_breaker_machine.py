@@ -128,4 +128,4 @@ class BreakerModel(RuleBasedStateMachine):
 
 
 TestBreaker = BreakerModel.TestCase
-TestBreaker.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestBreaker.settings = settings(max_examples=60, stateful_step_count=30)

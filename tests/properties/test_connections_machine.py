@@ -183,4 +183,4 @@ class ConnectionsModel(RuleBasedStateMachine):
 
 
 TestConnections = ConnectionsModel.TestCase
-TestConnections.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestConnections.settings = settings(max_examples=60, stateful_step_count=30)

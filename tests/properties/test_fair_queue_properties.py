@@ -93,4 +93,4 @@ class FairQueueModel(RuleBasedStateMachine):
 
 
 TestFairQueue = FairQueueModel.TestCase
-TestFairQueue.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestFairQueue.settings = settings(max_examples=60, stateful_step_count=40)

@@ -152,4 +152,4 @@ class LastGoodModel(RuleBasedStateMachine):
 
 
 TestLastGood = LastGoodModel.TestCase
-TestLastGood.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
+TestLastGood.settings = settings(max_examples=30, stateful_step_count=25)

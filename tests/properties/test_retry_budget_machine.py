@@ -93,4 +93,4 @@ class BudgetModel(RuleBasedStateMachine):
 
 
 TestBudget = BudgetModel.TestCase
-TestBudget.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestBudget.settings = settings(max_examples=60, stateful_step_count=40)

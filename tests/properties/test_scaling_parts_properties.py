@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from spillway_operator.scaling.decider import Decider, Policy, Replicas
@@ -15,7 +15,6 @@ rate = st.builds(Rate, value=st.integers(1, 20), seconds=st.sampled_from([10.0, 
 rates = st.builds(Rates, rates=st.lists(rate, max_size=2).map(tuple), select=st.sampled_from(Select))
 
 
-@settings(deadline=None)
 @given(
     up=rates, down=rates, start=st.integers(0, 40), script=st.lists(st.tuples(st.floats(0, 60), st.integers(1, 30)), max_size=10)
 )
@@ -55,7 +54,6 @@ options = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(options=options, demand=st.floats(0, 100_000))
 def test_a_mix_holds_the_demand_where_it_can_and_starts_no_dear_one_before_a_cheap_one(options: list[Option], demand: float):
     found = needs(options, demand)
@@ -70,7 +68,6 @@ def test_a_mix_holds_the_demand_where_it_can_and_starts_no_dear_one_before_a_che
             assert all(found[cheaper.name] >= cheaper.most - 1e-6 for cheaper in row[:index])
 
 
-@settings(deadline=None)
 @given(sharing=st.lists(st.lists(st.integers(0, 9).map(str), min_size=1, max_size=3), max_size=8))
 def test_groups_are_apart_and_keep_together_what_is_shared(sharing: list[list[str]]):
     found = groups(sharing)
@@ -79,7 +76,6 @@ def test_groups_are_apart_and_keep_together_what_is_shared(sharing: list[list[st
         assert sum(set(names) <= group for group in found) == 1
 
 
-@settings(deadline=None)
 @given(
     script=st.lists(st.tuples(st.floats(0, 1e5), st.integers(0, 10), st.floats(0, 1), st.integers(1, 40)), max_size=12),
     start=st.none() | st.floats(1, 1e4),

@@ -247,7 +247,7 @@ class StreamMachine(RuleBasedStateMachine):
         assert self.hub.synced(self.expected(self.latest)).synced == ("p",)
 
 
-StreamMachine.TestCase.settings = settings(max_examples=300, stateful_step_count=10, deadline=None)
+StreamMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=10)
 TestStream = StreamMachine.TestCase
 
 

@@ -202,7 +202,7 @@ async def play(steps: list[tuple[Any, ...]]) -> None:
     assert all(lane["waiting"] == lane["bytes"] == 0 for lane in info.values())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(STEPS, max_size=60))
 def test_nobody_is_lost_and_bounds_hold(steps: list[tuple[Any, ...]]):
     asyncio.run(play(steps))

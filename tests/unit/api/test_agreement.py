@@ -22,13 +22,13 @@ def model_takes(document: dict[str, Any]) -> bool:
     return True
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(resources.spoilt())
 def test_the_documents_schema_and_the_models_judge_alike(document: dict[str, Any]) -> None:
     assert (faults(document["kind"], document) == []) == model_takes(document)
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(resources.objects)
 def test_an_object_survives_the_way_to_text_and_back(document: dict[str, Any]) -> None:
     model = KINDS[document["kind"]].model.model_validate(document)
@@ -40,7 +40,7 @@ def test_an_object_survives_the_way_to_text_and_back(document: dict[str, Any]) -
     assert yaml.safe_dump(loaded.objects[0].model.to_document(), allow_unicode=True) == text
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(resources.spoilt())
 def test_no_document_makes_the_loader_fail(document: dict[str, Any]) -> None:
     loaded = load_text(yaml.safe_dump(document), "f.yaml")

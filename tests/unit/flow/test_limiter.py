@@ -94,4 +94,4 @@ class LimiterModel(RuleBasedStateMachine):
 
 
 TestLimiter = LimiterModel.TestCase
-TestLimiter.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestLimiter.settings = settings(max_examples=60, stateful_step_count=40)

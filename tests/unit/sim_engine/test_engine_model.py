@@ -147,7 +147,7 @@ SPECS = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(SPECS, ARRIVALS, st.sampled_from(["step", "change"]))
 def test_every_request_gets_its_tokens_in_order_within_the_limits(spec: EngineSpec, arrivals: list[Arrival], pace: str):
     """Conservation, limits, first-come-first-served admission and an end for all, at both paces of advancing."""
@@ -203,7 +203,7 @@ def test_every_request_gets_its_tokens_in_order_within_the_limits(spec: EngineSp
     assert [n for n in admitted if n not in cancelled] == [n for n in order if n in set(admitted) - cancelled]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(SPECS, ARRIVALS)
 def test_advancing_rarely_gives_the_same_times_as_advancing_at_each_step(spec: EngineSpec, arrivals: list[Arrival]):
     def ends(engine: Engine, *, fine: bool) -> dict[int, tuple[float, float]]:

@@ -112,7 +112,7 @@ def test_an_idle_engine_promises_the_time_that_it_takes():
     assert engine.next_at == pytest.approx(promised)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(st.floats(0, 20), st.integers(1, 1500), st.integers(1, 400), st.sampled_from(["", "a", "b", "c"])),
