@@ -689,3 +689,34 @@ async def test_a_request_keeps_the_configuration_that_it_began_with():
             router.swapper.swap("3", {k: v for k, v in config(new.port).items() if k[0] != "cluster"})
         assert (await router.ask()).body == b"new"
         assert router.site.version == "2"
+
+
+# --- nothing better
+
+
+async def test_endpoints_that_all_pass_for_not_ready_are_asked_all_the_same():
+    async with Bench() as bench:
+        engines = [await bench.engine(answers(reply())) for _ in range(2)]
+        router = await bench.router(config(*(engine.port for engine in engines)))
+        for target in range(2):
+            router.target(target).mark(draining=True)
+        assert await _together(router, 4) == [200] * 4
+        router.target(1).mark(draining=False)
+        before = len(engines[0].calls)
+        assert await _together(router, 4) == [200] * 4
+        assert len(engines[0].calls) == before, "one that is ready is better"
+        assert router.idle()
+
+
+async def test_endpoints_that_leave_are_asked_once_and_refuse():
+    left = b'endpoint-load-metrics: JSON {"named_metrics":{"draining":1}}\r\nx-spillway-admission: refused\r\n'
+    async with Bench() as bench:
+        engines = [await bench.engine(answers(reply(b"{}", status=503, head=left))) for _ in range(2)]
+        router = await bench.router(config(*(engine.port for engine in engines), inbound=True))
+        for target in range(2):
+            router.target(target).mark(draining=True)
+        for _ in range(5):
+            got = await router.ask()
+            assert (got.status, json.loads(got.body)["error"]["code"]) == (503, "no_endpoint")
+        assert [len(engine.calls) for engine in engines] == [1, 1]
+        assert router.idle()
