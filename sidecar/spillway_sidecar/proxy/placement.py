@@ -216,11 +216,15 @@ class Placement(Exchange):
     def _hold(self, fields: Fields | None = None) -> None:
         """There is no endpoint. Where it waits for the first, what it has tried before is as good as new by then."""
         self.state = CHOOSING
-        self._uncounted -= len(self.tried)
-        self.tried = ()
+        self.as_new()
         refusal = self.router.waiting.hold(self, fields)
         if refusal is not None:
             self.refuse(refusal)
+
+    def as_new(self) -> None:
+        """Where it was before may be tried again; what has been tried counts all the same."""
+        self._uncounted -= len(self.tried)
+        self.tried = ()
 
     def _wait_for_room(self) -> None:
         self.state = CHOOSING

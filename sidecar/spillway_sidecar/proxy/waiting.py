@@ -246,6 +246,8 @@ class WaitingRoom:
         """Where there is room for the request: the best place, else any."""
         site = self._site
         routers, now = site.routers, site.now
+        if exchange.tried and all(target in exchange.tried for target in lane.targets()):
+            exchange.as_new()  # those that it has not been at are gone: it would wait for nothing, and all behind it
         choice = choose(lane.rule, exchange.facts, site, exchange.tried)
         if choice is None:
             found = least_bad(lane.rule, lane.type, routers, now, exchange.tried)

@@ -316,6 +316,7 @@ class EndpointState(EndpointHealth):
             "factor": round(self.factor, 3),
             "failures": self.failures,
             "draining": self.draining,
+            "probing": self.probing,
             "blocked": self.blocked,
             "limited": self.limited_until > 0.0,
             "trouble": ": ".join(self.trouble) if self.trouble else None,
