@@ -224,11 +224,14 @@ def test_the_laptop_example_serves_from_the_local_server_without_a_key(tmp_path:
             with OpenAI(base_url=run.api + "/v1", api_key="none", max_retries=3, timeout=20) as client:
                 chat = client.chat.completions.create(model="assistant", messages=MESSAGES, max_tokens=3)
                 assert chat.choices[0].message.content
-            reasons = {
-                item["metadata"]["name"]: [c["reason"] for c in item["status"]["conditions"] if c["type"] == "Ready"]
-                for item in run.items("modelbackends")
-            }
-            assert reasons["provider"] == ["SecretMissing"]
+
+            def reasons() -> dict[str, list[str]]:
+                return {
+                    item["metadata"]["name"]: [c["reason"] for c in item["status"]["conditions"] if c["type"] == "Ready"]
+                    for item in run.items("modelbackends")
+                }
+
+            until(lambda: reasons().get("provider") == ["SecretMissing"], "the missing key told", reasons)
 
 
 def test_the_rules_example_sends_each_request_where_its_rule_says(tmp_path: Path):
