@@ -23,7 +23,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from tests.integration.standalone.conftest import Standalone, free_ports, until
+from tests.fakes.ports import free_port, free_ports
+from tests.integration.standalone.conftest import Standalone, until
 from tests.integration.standalone.test_live_edit import BACKEND, ROUTE, WEIGHTED
 from tests.integration.standalone.traffic import Traffic
 
@@ -36,7 +37,7 @@ def start(files: dict[str, str]) -> Standalone:
     (folder / "yaml").mkdir()
     for name, text in files.items():
         (folder / "yaml" / name).write_text(text)
-    port, admin = free_ports()
+    port, admin = free_port(), free_ports(3)
     state = folder / "state"
     command = [sys.executable, "-m", "spillway", "run", str(folder / "yaml"), "--port", str(port), "--admin-port", str(admin)]
     process = subprocess.Popen([*command, "--state-dir", str(state)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -148,7 +149,7 @@ def killed() -> None:
         time.sleep(1)
         for pid in standalone.pids("spillway_operator"):
             os.kill(pid, signal.SIGSTOP)  # away, and not started again
-        port, admin = free_ports()
+        port, admin = free_port(), free_port()
         command = [
             sys.executable,
             "-m",

@@ -9,7 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.integration.standalone.conftest import Standalone, free_ports, until
+from tests.fakes.ports import free_port, free_ports
+from tests.integration.standalone.conftest import Standalone, until
 
 from spillway.run.ports import is_free
 
@@ -30,7 +31,7 @@ def running(files: dict[str, str], *arguments: str) -> Iterator[Standalone]:
     (folder / "yaml").mkdir()
     for name, text in files.items():
         (folder / "yaml" / name).write_text(text)
-    port, admin = free_ports()
+    port, admin = free_port(), free_ports(3)
     command = [sys.executable, "-m", "spillway", "run", str(folder / "yaml"), "--port", str(port), "--admin-port", str(admin)]
     command += ["--state-dir", str(folder / "state"), *arguments]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -45,7 +46,7 @@ def running(files: dict[str, str], *arguments: str) -> Iterator[Standalone]:
 @contextlib.contextmanager
 def provider(*arguments: str) -> Iterator[int]:
     """A simulated engine that stands for a provider outside; its port."""
-    port = next(port for port in range(19_100, 19_900) if is_free(port))
+    port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "spillway", "sim-engine", "--port", str(port), *arguments],
         stdout=subprocess.DEVNULL,

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import trustme
 from e2e.chart.releases import NAME, Release, installed
-from e2e.control_plane.processes import Bench, Operator, backend, bench, free_port, soon
+from e2e.control_plane.processes import Bench, Operator, backend, bench, soon
 from e2e.kubectl import Kubectl
+from tests.fakes.ports import free_port
 
 from spillway_operator.injection import inbound_port
 

@@ -3,10 +3,11 @@
 import dataclasses
 import json
 import os
-import socket
 from enum import StrEnum
 from pathlib import Path
 from typing import Self
+
+from tests.fakes.ports import free_port
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -122,20 +123,7 @@ class Layout:
         """A cluster with free ports. The node tier has a network of its own, in which every port is free."""
         if tier is Tier.NODE:
             return cls(state, tier, 6443, 2379, 2380, 10257, 10259)
-        api, etcd, etcd_peer, controller_manager, scheduler = free_ports(5)
-        return cls(state, tier, api, etcd, etcd_peer, controller_manager, scheduler)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on at the moment."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+        return cls(state, tier, free_port(), free_port(), free_port(), free_port(), free_port())
 
 
 def default_state(tier: Tier) -> Path:

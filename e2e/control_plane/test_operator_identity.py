@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import trustme
-from e2e.control_plane.processes import Bench, Proxy, backend, bench, free_port, pod, route, run_pod, soon
+from e2e.control_plane.processes import Bench, Proxy, backend, bench, pod, route, run_pod, soon
 from e2e.kubectl import Kubectl
+from tests.fakes.ports import free_port
 
 RULES: list[dict[str, Any]] = [
     {"apiGroups": ["spillway.dev"], "resources": ["modelbackends", "modelroutes"], "verbs": ["get", "list", "watch"]},

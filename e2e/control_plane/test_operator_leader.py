@@ -15,11 +15,11 @@ from e2e.control_plane.processes import (
     bench,
     condition,
     events,
-    free_port,
     route,
     soon,
 )
 from e2e.kubectl import Kubectl
+from tests.fakes.ports import free_port
 
 TAKEOVER_SECONDS = 5.0
 

@@ -413,12 +413,3 @@ async def routed(script: Any, **options: Any) -> AsyncIterator[tuple[Router, Any
     async with Bench() as bench:
         engine = await bench.engine(script)
         yield await bench.router(config(engine.port, **options)), engine
-
-
-def free_port() -> int:
-    """A port on which nothing listens."""
-    import socket
-
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])

@@ -11,7 +11,6 @@ import os
 import re
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.fakes.ports import free_port
 
 AIOHTTP = {"aiohttp", "aiohappyeyeballs", "aiosignal", "attr", "attrs", "frozenlist", "idna", "multidict", "propcache", "yarl"}
 ALLOWED = AIOHTTP | {"msgspec", "prometheus_client", "uvloop", "spillway_sidecar", "spillway_wire", "typing_extensions"}
@@ -60,13 +60,6 @@ def test_importing_costs_little_more_than_aiohttp_alone() -> None:
         ours.append(import_cpu_seconds("spillway_sidecar.__main__"))
         theirs.append(import_cpu_seconds("aiohttp"))
     assert min(ours) / min(theirs) < IMPORT_RATIO
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextlib.contextmanager

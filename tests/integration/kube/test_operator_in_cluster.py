@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -14,15 +13,9 @@ import aiohttp
 import pytest
 from tests.fakes import resources
 from tests.fakes.kube_api import FakeKubeApi, fake_kube_api
+from tests.fakes.ports import free_port
 
 DEADLINE_SECONDS = 20.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Bench:

@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 import pytest
-from tests.fakes.proxy_bench import BODY, Bench, Router, free_port, post, until
+from tests.fakes.ports import free_port
+from tests.fakes.proxy_bench import BODY, Bench, Router, post, until
 from tests.fakes.raw_engine import answers, reply, silent
 
 from spillway_wire.names import Provider, RequestType

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.fakes.proxy_bench import free_port
+from tests.fakes.ports import free_port
 
 from spillway_sidecar.__main__ import OTHER_DESCRIPTORS, within_descriptors
 from spillway_sidecar.settings import parse

@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.fakes.proxy_bench import BODY, STREAM_BODY, Bench, Client, Reply, Router, config, free_port, post, until
+from tests.fakes.ports import free_port
+from tests.fakes.proxy_bench import BODY, STREAM_BODY, Bench, Client, Reply, Router, config, post, until
 from tests.fakes.raw_engine import Call, answers, chunk, event, reply, resets, silent, stream
 from tests.integration.proxy.test_proxy_life import outcomes
 

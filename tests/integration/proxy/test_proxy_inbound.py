@@ -6,7 +6,8 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests.fakes.proxy_bench import BODY, STREAM_BODY, Bench, Client, Inbound, free_port, post, until
+from tests.fakes.ports import free_port
+from tests.fakes.proxy_bench import BODY, STREAM_BODY, Bench, Client, Inbound, post, until
 from tests.fakes.raw_engine import DONE, LAST, SSE_HEAD, Call, answers, chunk, event, reply, resets, silent, stream
 
 from spillway_wire.loads import Load

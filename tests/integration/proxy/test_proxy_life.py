@@ -9,7 +9,8 @@ import time
 from typing import Any
 
 import pytest
-from tests.fakes.proxy_bench import BODY, STREAM_BODY, Bench, Router, config, free_port, post, routed, until
+from tests.fakes.ports import free_port
+from tests.fakes.proxy_bench import BODY, STREAM_BODY, Bench, Router, config, post, routed, until
 from tests.fakes.raw_engine import DONE, LAST, SSE_HEAD, Call, answers, chunk, event, reply, resets, silent, stream
 
 from spillway_sidecar.drain import drain

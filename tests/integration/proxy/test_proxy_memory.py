@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 from typing import Any
 
-from tests.fakes.proxy_bench import STREAM_BODY, Bench, config, free_port, post, routed, until
+from tests.fakes.ports import free_port
+from tests.fakes.proxy_bench import STREAM_BODY, Bench, config, post, routed, until
 from tests.fakes.raw_engine import Call, answers, reply, silent, stream
 
 from spillway_sidecar.proxy.downstream import Downstream

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -18,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from spillway.run.ports import is_free
+from tests.fakes.ports import free_port, free_ports
 
 ROOT = Path(__file__).parents[3]
 PATIENCE_SECONDS = 30.0
@@ -121,7 +119,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Standalone]]:
             folder.mkdir()
             for name, text in files.items():
                 (folder / name).write_text(text)
-        port, admin = free_ports()
+        admin = free_ports(3)  # its own, the gateway's and discovery
+        port = free_port()
         state = tmp_path / f"state-{len(running)}"
         command = [
             sys.executable,
@@ -155,13 +154,3 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Standalone]]:
                 standalone.process.wait()
         if standalone.process.stdout is not None:
             standalone.process.stdout.close()
-
-
-def free_ports() -> tuple[int, int]:
-    """A free port, and the first of three free ones in a row."""
-    rng = random.Random()
-    for _ in range(500):
-        first = rng.randrange(12_000, 19_000)
-        if all(is_free(first + offset) for offset in range(4)):
-            return first + 3, first
-    raise RuntimeError("no free ports")

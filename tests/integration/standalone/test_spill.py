@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from tests.integration.standalone.conftest import ROOT, Standalone, free_ports, until
+from tests.fakes.ports import free_port
+from tests.integration.standalone.conftest import ROOT, Standalone, until
 from tests.integration.standalone.traffic import Traffic
 
 from spillway.run.ports import is_free
@@ -20,7 +21,7 @@ from spillway.run.ports import is_free
 @pytest.fixture
 def provider() -> Iterator[int]:
     """What stands outside; its port."""
-    port, _ = free_ports()
+    port = free_port()
     command = [sys.executable, "-m", "spillway", "sim-engine", "--port", str(port), "--max-running", "512", "--decode-rate", "200"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     until(lambda: not is_free(port), "the provider listens")
