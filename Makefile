@@ -27,7 +27,7 @@ test-compiled: .venv/dev.stamp  ## the data path's tests on what mypyc makes of 
 	PYTHONPATH=build/compiled $(BIN)/python -m pytest tests/integration/proxy
 
 e2e: e2e-tools  ## every test on a real Kubernetes: that of KUBECONFIG, or one made for the run (ARGS="-k chart" for some)
-	$(BIN)/python -m pytest e2e $(ARGS)
+	$(BIN)/python -m pytest e2e --tb=short $(ARGS)
 
 e2e-tools: .venv/dev.stamp  ## builds Kubernetes and downloads the rest, once, into the user's cache folder (Go 1.26; minutes)
 	@test -n "$$KUBECONFIG" || $(BIN)/python -m e2e.cluster tools >/dev/null

@@ -1,13 +1,14 @@
 """An installation as a user has it: made by the README's commands, and taken away by them."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from e2e.chart.evidence import evidence
 from e2e.chart.readme import Shell, blocks
 from e2e.chart.traffic import Traffic, traffic
 from e2e.cluster import lifecycle
@@ -77,6 +78,16 @@ class Installed:
             for kind in ("initContainerStatuses", "containerStatuses")
             for one in pod["status"].get(kind, [])
         }
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failed test shows what the installation says of itself at that moment."""
+    report = yield
+    made = getattr(item, "funcargs", {}).get("installed")
+    if report.failed and report.when != "teardown" and made is not None:
+        report.sections.append(("the installation", evidence(made.system)))
+    return report
 
 
 @pytest.fixture(scope="session")
