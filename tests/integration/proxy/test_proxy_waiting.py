@@ -135,6 +135,24 @@ async def test_who_waits_goes_to_the_endpoint_that_frees_first():
         assert len(stuck.calls) == 1
 
 
+async def test_who_waits_goes_back_to_where_it_was_when_nothing_else_is_left():
+    async with Bench() as bench:
+        here, gone = await bench.engine(silent), await bench.engine(silent)
+        limits = Limits(max_concurrency=1)
+        router = await bench.router(config(here.port, gone.port, limits=limits))
+        clients = {"0": await send(router, ask("0")), "1": await send(router, ask("1"))}
+        await until(lambda: here.calls and gone.calls)
+        clients["2"] = await send(router, ask("2"), waiting=1)
+        await here.calls[0].write(reply(names(here)[0].encode()))
+        await until(lambda: len(here.calls) == 2)
+        await here.calls[1].write(reply(status=503))
+        await until(lambda: router.site.waiting.count == 1)
+        router.swapper.swap("2", config(here.port, limits=limits))
+        await until(lambda: len(here.calls) == 3)
+        await here.calls[2].write(reply(b"at last"))
+        assert (await clients["2"].reply()).body == b"at last"
+
+
 async def test_who_leaves_the_queue_is_forgotten():
     async with routed(silent, limits=Limits(max_concurrency=1)) as (router, engine):
         clients = {"a": await send(router, ask("a"))}
