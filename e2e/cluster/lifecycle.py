@@ -126,6 +126,17 @@ def start(cluster: Cluster, program: str) -> None:
     _stopped(cluster.layout, _known(cluster, program)).unlink(missing_ok=True)
 
 
+def restart(cluster: Cluster, program: str) -> None:
+    """Kills a program and returns when it runs again."""
+    for act, runs in ((stop, False), (start, True)):
+        act(cluster, program)
+        deadline = time.monotonic() + STOP_SECONDS
+        while json.loads((cluster.layout.state / PROGRAMS).read_text())[program]["running"] is not runs:
+            if time.monotonic() > deadline:
+                raise ClusterError(f"{program} {'did not start' if runs else 'did not stop'}")
+            time.sleep(0.05)
+
+
 def add_node(cluster: Cluster) -> str:
     """Starts the second node of the node tier and returns its name when it is ready. `stop` takes its power away."""
     name = cluster.layout.second_node.name
