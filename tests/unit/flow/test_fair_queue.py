@@ -60,12 +60,12 @@ def test_a_flow_that_comes_back_has_saved_nothing_up():
     assert _take(queue, 4) == ["busy 11", "idler 0", "busy 12", "idler 1"], "by turns, and not four in a row"
 
 
-def _take(queue: FairQueue[str], count: int) -> list[str]:
+def _take(queue: FairQueue[str], count: int, now: float = 0.0) -> list[str]:
     items = []
     for _ in range(count):
         ticket = queue.head()
         assert ticket is not None
-        queue.take(ticket, 0.0)
+        queue.take(ticket, now)
         items.append(ticket.item)
     return items
 
@@ -135,6 +135,17 @@ def test_a_wait_past_the_deadline_is_refused_at_once_with_the_time_that_it_takes
     assert isinstance(result, Ticket), "twenty ahead, at ten a second"
     result, _ = offer(queue, "too late", deadline=2.0 + 1.5, now=2.0)
     assert result == Rejection(3)
+
+
+def test_engines_whose_requests_take_long_refuse_nobody_until_a_few_have_ended():
+    queue: FairQueue[str] = FairQueue(100, 10_000)
+    for second in range(8):
+        ticket, _ = offer(queue, str(second), deadline=20.0, now=float(second))
+        assert isinstance(ticket, Ticket), f"after {second} s in which nothing ended"
+    for second in range(8, 12):
+        _take(queue, 1, now=float(second))
+        ticket, _ = offer(queue, str(second), deadline=20.0, now=float(second))
+        assert isinstance(ticket, Ticket)
 
 
 def test_the_wait_of_a_light_flow_is_not_that_of_a_hog():
