@@ -24,7 +24,7 @@ def test_of_a_moment_nothing_is_said_however_much_happens_in_it():
 
 
 @pytest.mark.parametrize("seconds", [0.002, 0.1, 1.0, 10.0, 60.0])
-def test_a_regular_rate_is_told_within_a_tenth_right_after_an_event_and_right_before_one(seconds):
+def test_a_regular_rate_is_told_within_a_tenth_right_after_an_event_and_right_before_one(seconds: float):
     for count in (1000, 1001):
         rate = regular(seconds, count)
         assert rate.per_second(count * seconds) == pytest.approx(1 / seconds, rel=0.1)
