@@ -10,7 +10,7 @@ so that it goes on rising when somebody deletes the Lease. Proxies refuse what c
 
 A term is held only until `deadline_seconds` after the last renewal was *sent*, which is before anyone else may take it: whoever
 cannot renew stops by himself, without having been told, and at that moment: no request of a leader waits for longer than its term.
-`leads(now)` is asked before every publication and every write. Between that moment and the one at which another may lead there is a
+`leads(now)` is asked before every publication and every write; once it has said no, the term does not come back. Between that moment and the one at which another may lead there is a
 second to spare, in which the same replica may begin its next term as if nothing had been.
 
 The figures: 4 s, because a leader that is gone must be replaced within 5 s; renewals each second and a deadline of 3 s, so that a busy
@@ -290,8 +290,10 @@ class Election:
             self.terms += 1
             _log.info("lease: %s leads, epoch %d", self._identity, self.epoch)
             self._listener.on_term(self.epoch)
-        else:
+        elif (now := self._clock()) < self._valid_until:
             self._valid_until = sent + self._timing.deadline_seconds
+        else:  # it was over for a moment, and whoever asked then was told so: a new one is to begin
+            self._end("it was renewed too late", max(0.0, sent + self._timing.duration_seconds - now))
 
     def _patience(self) -> float:
         """How long a request may take: a leader's ends with the term."""

@@ -195,6 +195,22 @@ async def test_a_leader_that_was_stopped_in_its_sleep_does_not_lead_when_it_wake
     assert not one.leads
 
 
+async def test_a_renewal_that_comes_after_the_term_does_not_bring_it_back(pair: Pair):
+    """Who asked in between was told that nobody leads, and may have dropped what it was about to do: only a new term makes up for that."""
+    _, one, _, clock = pair
+    epoch = one.election.epoch
+    clock[0] += TIMING.deadline_seconds + 0.1
+    await one.turn()
+    assert not one.leads
+    assert one.spare_seconds > TIMING.deadline_seconds, "nobody else can take what has just been renewed"
+    await one.turn()
+    assert one.leads
+    assert one.told == ["term", "lost", "term"]
+    assert one.election.epoch is not None
+    assert epoch is not None
+    assert one.election.epoch > epoch
+
+
 async def test_an_outage_that_nobody_used_ends_in_a_new_term_of_the_same_replica(pair: Pair):
     server, one, _, clock = pair
     epoch = one.election.epoch
