@@ -270,10 +270,12 @@ class Hub:
 
     def _fan_out(self) -> None:
         now = self._clock()
-        for _ in range(min(FAN_OUT_SLICE, len(self._behind))):
-            self._offer(self._behind.popleft(), now)
-        if self._behind:
-            self._schedule(0, self._fan_out)
+        try:
+            for _ in range(min(FAN_OUT_SLICE, len(self._behind))):
+                self._offer(self._behind.popleft(), now)
+        finally:  # whatever one proxy's stream meets, those behind it are served
+            if self._behind:
+                self._schedule(0, self._fan_out)
 
     def _settle(self, now: float) -> None:
         self._settle_at = None
