@@ -23,7 +23,7 @@ def either(rng: random.Random, number: int) -> Request:
     return Request(number, f"{number:x}", 8, stream=rng.random() < 0.75, model=rng.choice(("chat", "direct")))
 
 
-@row("reply cut at every byte", "0 lost, 0 silent: retried before the first byte, signalled after it", seconds=30)
+@row("reply cut at every byte", "0 lost, 0 silent: retried before the first byte, signalled after it", seconds=20)
 async def every_byte(bench: Bench) -> Measured:
     """All four engines cut one reply in ten, each at a byte drawn from its whole length; a request's second attempt is left alone."""
     world = bench.world
@@ -43,7 +43,7 @@ async def every_byte(bench: Bench) -> Measured:
     return Measured(f"{len(places)} places cut or reset, {told} signalled", requests)
 
 
-@row("corrupt, huge, flooded, half-closed, dripping, silent replies", "0 lost, 0 crossed, memory flat", seconds=30)
+@row("corrupt, huge, flooded, half-closed, dripping, silent replies", "0 lost, 0 crossed, memory flat", seconds=20)
 async def hostile(bench: Bench) -> Measured:
     """Each kind of harm in turn, at all engines, to one reply in twenty."""
     world = bench.world

@@ -17,7 +17,7 @@ from tests.faults.world import ENGINES
 PATIENCE_SECONDS: Final = 15.0  # for a change to be in force
 
 
-@row("operator away", "0 lost; a proxy started meanwhile ready in 1 s from its last good snapshot", seconds=30, allowed=())
+@row("operator away", "0 lost; a proxy started meanwhile ready in 1 s from its last good snapshot", seconds=26, allowed=())
 async def away(bench: Bench) -> Measured:
     """The operator is stopped, then killed; a third gateway starts meanwhile from the first one's state."""
     world, load = bench.world, bench.load
@@ -155,7 +155,7 @@ def _lie(frame: str, rng: Any, frozen: dict[str, Any]) -> Passing:  # noqa: PLR0
             return ((json.dumps({**message, "load": load}), 0.0),)
 
 
-@row("lost, late, doubled, NaN, frozen reports", "0 lost; no endpoint is flooded or starved by a lie", seconds=20, allowed=())
+@row("lost, late, doubled, NaN, frozen reports", "0 lost; no endpoint is flooded or starved by a lie", seconds=16, allowed=())
 async def lies(bench: Bench) -> Measured:
     """Every report to the operator is spoilt; and one engine, asked directly, says in its replies that it is idle while it is slow."""
     world, rng = bench.world, bench.rng

@@ -67,7 +67,7 @@ async def killed(bench: Bench) -> Measured:
     )
 
 
-@row("sidecar frozen (SIGSTOP)", "0 lost; p99 <= 300 ms added", seconds=30)
+@row("sidecar frozen (SIGSTOP)", "0 lost; p99 <= 300 ms added", seconds=24)
 async def frozen(bench: Bench) -> Measured:
     """Stops a sidecar for 1.5 s, again and again."""
     world, rng = bench.world, bench.rng
@@ -130,7 +130,7 @@ async def _struck(bench: Bench, victim: int, fault: str) -> int:
     return count
 
 
-@row("engine dies in a stream", "100 % signalled within 25 ms, 0 duplicated or mixed tokens", seconds=30)
+@row("engine dies in a stream", "100 % signalled within 25 ms, 0 duplicated or mixed tokens", seconds=26)
 async def in_a_stream(bench: Bench) -> Measured:
     """Long streams; engines and sidecars are killed, or their replies reset at a byte."""
     world, rng = bench.world, bench.rng

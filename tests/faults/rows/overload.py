@@ -133,13 +133,13 @@ async def overload(bench: Bench, factor: float, share: float) -> Measured:
     )
 
 
-@row("offered load 3x capacity", "goodput >= 95 % of capacity; refusals p99 <= 5 ms", seconds=24, allowed=REFUSED, shape=SMALL)
+@row("offered load 3x capacity", "goodput >= 95 % of capacity; refusals p99 <= 5 ms", seconds=20, allowed=REFUSED, shape=SMALL)
 async def three_times(bench: Bench) -> Measured:
     """Three times what the engines can do."""
     return await overload(bench, 3.0, 0.95)
 
 
-@row("offered load 10x capacity", "goodput >= 90 % of capacity; refusals p99 <= 5 ms", seconds=24, allowed=REFUSED, shape=SMALL)
+@row("offered load 10x capacity", "goodput >= 90 % of capacity; refusals p99 <= 5 ms", seconds=20, allowed=REFUSED, shape=SMALL)
 async def ten_times(bench: Bench) -> Measured:
     """Ten times what the engines can do."""
     return await overload(bench, 10.0, 0.9)
@@ -148,7 +148,7 @@ async def ten_times(bench: Bench) -> Measured:
 @row(
     "top priority at 3x",
     "its TTFT within 1.2x of that at 80 % load; goodput >= 95 % of capacity",
-    seconds=60,
+    seconds=48,
     allowed=REFUSED,
     shape=SMALL,
 )  # fmt: skip
@@ -174,7 +174,7 @@ async def priority(bench: Bench) -> Measured:
 @row(
     "a hog and nine light flows",
     "light p99 within 1.2x of alone",
-    seconds=60,
+    seconds=48,
     allowed=REFUSED,
     shape=SMALL,
 )  # fmt: skip
