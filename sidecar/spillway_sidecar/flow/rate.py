@@ -1,49 +1,42 @@
-"""How many a second, by a memory that fades: what expected waits and `Retry-After` are computed from.
+"""How many a second, lately: what expected waits and `Retry-After` are computed from.
 
-The memory is of seconds where much happens and of events where little does: of an engine that ends a request every ten seconds, five
-seconds tell nothing.
+Lately is the last seconds where much happens, and the last events where little does: of an engine that ends a request every ten seconds,
+five seconds tell nothing. After a standstill the seconds tell within five of them that it is over.
 """
 
 from __future__ import annotations
 
-import math
+from collections import deque
 from typing import Final
 
-MEMORY_SECONDS: Final = 5.0
-MEMORY_EVENTS: Final = 8  # at least
-WARM_SECONDS: Final = 0.5  # less than this has shown nothing yet, nor have fewer events than are to be remembered
+SECONDS: Final = 5.0
+EVENTS: Final = 8  # at least
+MOST_EVENTS: Final = 1024  # then they are of less than the seconds, and tell enough
+WARM_SECONDS: Final = 0.5  # less than this has shown nothing yet, nor have fewer events than are counted at least
 
 
 class Rate:
-    """Events per second, of which the last weigh most. The caller's clock may stand still, and never goes back."""
+    """Events per second, of the last ones. The caller's clock may stand still, and never goes back."""
 
-    __slots__ = ("_at", "_count", "_seen_seconds", "_total")
+    __slots__ = ("_began", "_times")
 
     def __init__(self, at: float) -> None:
-        self._at = at
-        self._count = 0.0
-        self._seen_seconds = 0.0  # the time looked at, faded like the count
-        self._total = 0
+        self._began = at  # of what is counted: the event before it, or the first look
+        self._times: deque[float] = deque()
 
     def add(self, at: float) -> None:
         """One more."""
-        self._advance(at)
-        self._count += 1.0
-        self._total += 1
+        times = self._times
+        times.append(at)
+        if len(times) > MOST_EVENTS:
+            self._began = times.popleft()
 
     def per_second(self, at: float) -> float | None:
         """The rate; None while too little has been seen."""
-        self._advance(at)
-        warm = self._total >= MEMORY_EVENTS and self._seen_seconds >= WARM_SECONDS
-        return self._count / self._seen_seconds if warm else None
-
-    def _advance(self, at: float) -> None:
-        passed = at - self._at
-        if passed > 0.0:
-            memory = MEMORY_SECONDS
-            if self._count * memory < MEMORY_EVENTS * self._seen_seconds:  # so few that they are further apart
-                memory = MEMORY_EVENTS * self._seen_seconds / self._count if self._count else math.inf
-            kept = math.exp(-passed / memory)
-            self._count *= kept
-            self._seen_seconds = self._seen_seconds * kept + (memory * (1.0 - kept) if memory < math.inf else passed)
-            self._at = at
+        times = self._times
+        oldest = at - SECONDS
+        while len(times) > EVENTS and times[0] <= oldest:
+            self._began = times.popleft()
+        seconds = at - max(self._began, oldest) if len(times) > EVENTS else at - self._began
+        warm = len(times) >= EVENTS and (seconds >= WARM_SECONDS or len(times) == MOST_EVENTS)
+        return len(times) / max(seconds, 1e-6) if warm else None
