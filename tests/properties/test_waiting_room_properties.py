@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from spillway_sidecar.proxy.errors import Outcome, Refusal
@@ -202,7 +202,11 @@ async def play(steps: list[tuple[Any, ...]]) -> None:
     assert all(lane["waiting"] == lane["bytes"] == 0 for lane in info.values())
 
 
+COMES_WHILE_ONE_THAT_WAS_HELD_IS_AGAIN = [("come", 0, 0, 1.0), ("swap", 1), ("lose", 0), ("again", 0), ("come", 0, 0, 1.0)]
+
+
 @settings(max_examples=150)
 @given(st.lists(STEPS, max_size=60))
+@example(COMES_WHILE_ONE_THAT_WAS_HELD_IS_AGAIN)
 def test_nobody_is_lost_and_bounds_hold(steps: list[tuple[Any, ...]]):
     asyncio.run(play(steps))

@@ -100,10 +100,8 @@ class WaitingRoom:
         full = self.enter(exchange, fields)
         if full is not None and lane.asleep is not None and not lane.queue.waiting:
             lane.wake(site.now)
-        if full is None and before is None and backend is not None:
-            self.held_total[backend.name] = self.held_total.get(backend.name, 0) + 1
-            if lane.queue.waiting == 1:
-                self.woken()
+        if full is None and before is None and backend is not None and lane.queue.waiting == 1:
+            self.woken()
         return full
 
     def _sleep(self, lane: Lane, backend: Backend[Pool[Target]]) -> None:
@@ -111,8 +109,11 @@ class WaitingRoom:
         before, waiting = lane.asleep, lane.queue.waiting
         lane.sleep(backend, self._site.now)
         if before is None and waiting:
-            self.held_total[backend.name] = self.held_total.get(backend.name, 0) + waiting
+            self._count_held(backend, waiting)
             self.woken()
+
+    def _count_held(self, backend: Backend[Pool[Target]], requests: int) -> None:
+        self.held_total[backend.name] = self.held_total.get(backend.name, 0) + requests
 
     def holds(self, exchange: Placement) -> bool:
         """Whether a request that finds no endpoint would be held."""
@@ -137,6 +138,7 @@ class WaitingRoom:
             turn = exchange.started + min(flow.max_wait_seconds, exchange.patience, route.timeouts.request_seconds)
         else:
             flow_id, turn = before.flow.id, before.turn
+        held_before = exchange.held
         lane.allow(exchange)
         if exchange.until <= site.now:
             return self.out_of_time(exchange)
@@ -159,6 +161,8 @@ class WaitingRoom:
             return _full(Outcome.OVERLOADED, result.retry_after_seconds)
         self.count += 1
         lane.tokens += exchange.cost
+        if lane.asleep is not None and not held_before:
+            self._count_held(lane.asleep, 1)
         exchange.ticket = result
         self._soon()
         return None
