@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from pydantic import ValidationError
 from tests.fakes import resources
 
@@ -22,13 +22,13 @@ def model_takes(document: dict[str, Any]) -> bool:
     return True
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @given(resources.spoilt())
 def test_the_documents_schema_and_the_models_judge_alike(document: dict[str, Any]) -> None:
     assert (faults(document["kind"], document) == []) == model_takes(document)
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @given(resources.objects)
 def test_an_object_survives_the_way_to_text_and_back(document: dict[str, Any]) -> None:
     model = KINDS[document["kind"]].model.model_validate(document)
