@@ -143,7 +143,7 @@ def kinds(kubectl: Kubectl) -> None:
     """A cluster that knows the kinds of others, too."""
     if os.environ.get("KUBECONFIG"):
         pytest.skip(
-            "CRDs of cert-manager and the Prometheus operator are put into a cluster of the project's own only: unset KUBECONFIG"
+            "CRDs of cert-manager and the Prometheus operator are put into a cluster of the project's own only: unset KUBECONFIG to have these"
         )
     folder = str(others_kinds.crds())
     kubectl("apply", "--server-side", f"--filename={folder}")

@@ -88,7 +88,10 @@ def gateway(state: Path) -> Iterator[subprocess.Popen[bytes]]:
             process.wait()
 
 
-@pytest.mark.skipif(not os.access("/proc/self/smaps_rollup", os.R_OK), reason="memory is read from /proc, which only Linux has")
+@pytest.mark.skipif(
+    not os.access("/proc/self/smaps_rollup", os.R_OK),
+    reason="memory is read from /proc, which only Linux has: run on Linux to have this",
+)
 def test_a_process_at_rest_stays_in_the_budget(tmp_path: Path) -> None:
     """Of memory, and of packages: what is imported late shows in the libraries mapped."""
     with gateway(tmp_path) as process:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
+import pytest
+
 from spillway_operator.discovery.auth import ANYONE, Identity
 from spillway_operator.discovery.hub import FAN_OUT_SLICE, Hub, Link
 from spillway_operator.discovery.session import CloseReason, Limits
@@ -140,6 +142,22 @@ def test_a_thousand_proxies_cost_a_thousand_writes_of_the_same_bytes() -> None:
     first = joined[0][1].wire[0]
     assert all(transport.wire == [first] and transport.wire[0] is first for _, transport in joined)
     assert world.hub.info()["updates"]["frames_assembled"] == 1
+
+
+def test_one_transport_that_raises_keeps_the_update_from_nobody_else() -> None:
+    class Broken(Transport):
+        def send(self, wire: bytes) -> None:
+            raise RuntimeError("the handler is closed")
+
+    world = World()
+    link, _ = world.join("a")
+    link.transport = Broken()
+    joined = [world.join(f"n{number}")[1] for number in range(3)]
+    world.publish("1.1")
+    with pytest.raises(RuntimeError):
+        world.turn()
+    world.turn()
+    assert [transport.last_update().version for transport in joined] == ["1.1"] * 3
 
 
 def test_a_slow_proxy_skips_to_the_newest() -> None:

@@ -135,6 +135,15 @@ class Replica:
         self.election._expire()
 
 
+def assert_leads_anew(replica: Replica, before: int | None) -> None:
+    """It lost its first term, of that epoch, and has a second one."""
+    assert replica.leads
+    assert replica.told == ["term", "lost", "term"]
+    assert replica.election.epoch is not None
+    assert before is not None
+    assert replica.election.epoch > before
+
+
 @pytest.fixture
 async def pair() -> tuple[LeaseServer, Replica, Replica, list[float]]:
     server, clock = LeaseServer(), [0.0]
@@ -204,11 +213,7 @@ async def test_a_renewal_that_comes_after_the_term_does_not_bring_it_back(pair: 
     assert not one.leads
     assert one.spare_seconds > TIMING.deadline_seconds, "nobody else can take what has just been renewed"
     await one.turn()
-    assert one.leads
-    assert one.told == ["term", "lost", "term"]
-    assert one.election.epoch is not None
-    assert epoch is not None
-    assert one.election.epoch > epoch
+    assert_leads_anew(one, epoch)
 
 
 async def test_an_outage_that_nobody_used_ends_in_a_new_term_of_the_same_replica(pair: Pair):
@@ -220,11 +225,7 @@ async def test_an_outage_that_nobody_used_ends_in_a_new_term_of_the_same_replica
         await one.turn()
     server.away = False
     await one.turn()
-    assert one.leads
-    assert one.told == ["term", "lost", "term"]
-    assert one.election.epoch is not None
-    assert epoch is not None
-    assert one.election.epoch > epoch
+    assert_leads_anew(one, epoch)
 
 
 async def test_of_two_that_try_one_gets_it(pair: Pair):
