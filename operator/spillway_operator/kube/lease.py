@@ -10,8 +10,8 @@ so that it goes on rising when somebody deletes the Lease. Proxies refuse what c
 
 A term is held only until `deadline_seconds` after the last renewal was *sent*, which is before anyone else may take it: whoever
 cannot renew stops by himself, without having been told, and at that moment: no request of a leader waits for longer than its term.
-`leads(now)` is asked before every publication and every write; once it has said no, the term does not come back. Between that moment and the one at which another may lead there is a
-second to spare, in which the same replica may begin its next term as if nothing had been.
+`leads(now)` is asked before every publication and every write; once it has said no, the term does not come back. Between that moment and
+the one at which another may lead there is a second to spare, in which the same replica may begin its next term as if nothing had been.
 
 The figures: 4 s, because a leader that is gone must be replaced within 5 s; renewals each second and a deadline of 3 s, so that a busy
 API server may take two for one. It carries one small write a second.
